@@ -1,0 +1,222 @@
+"""The command line: `python -m optmerge [command] [overrides]`."""
+
+import argparse
+import itertools
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from optmerge.errors import OptmergeError, UsageError
+
+HELP = """\
+Evolve merges of fine-tuned models.
+
+  python -m optmerge [search] [OVERRIDE ...]      run, resume or report a search; the embedded demo by default
+  python -m optmerge rebuild RECIPE OUT           write the weights that a recipe describes
+  python -m optmerge rebuild --check RECIPE       prove that a recipe still gives the weights that were scored
+  python -m optmerge convert MODEL OUT            make safetensors of a checkpoint that has only .bin files
+
+Options of search:
+  --dry-run            print groups, genes, problems, memory and time, and start nothing
+  -m, --multirun       one search for every combination of comma-separated values
+  --cfg job            print the composed configuration
+
+Overrides are in Hydra's grammar:
+  +experiment=math_ja                             a whole run: the paper's search
+  study.name=NAME study.trials=400 study.seed=1   settings
+  method=ties sampler=tpe pruner=none             groups: models space method task engine sampler pruner storage
+                                                  tracking launcher selection
+
+Examples:
+  python -m optmerge                              the demo: tiny models, trained and merged in minutes
+  python -m optmerge study.trials=20 study.name=short
+  python -m optmerge -m study.seed=0,1,2
+  python -m optmerge rebuild --check studies/demo-seed0/best/recipe.yaml
+
+Exit status: 0 done, 1 failed, 2 asked wrongly."""
+
+COMMANDS = ("search", "rebuild", "convert")
+_HYDRA_ONLY = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--resolve", "--package", "-p")
+
+
+def main() -> None:
+    """Entry point: run the command line and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line; errors become one line and an exit status."""
+    try:
+        _dispatch(list(arguments))
+    except OptmergeError as error:
+        print(f"optmerge: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("optmerge: interrupted", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _dispatch(arguments: list[str]) -> None:
+    from optmerge.registered import did_you_mean
+
+    command = arguments.pop(0) if arguments and arguments[0].isidentifier() else "search"
+    if command not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        raise UsageError(f"unknown command {command!r}{did_you_mean(command, COMMANDS)}; known are {known}")
+    if "--help" in arguments or "-h" in arguments:
+        print(HELP)
+    elif command == "search":
+        _search(arguments)
+    elif command == "rebuild":
+        _rebuild(arguments)
+    else:
+        _convert(arguments)
+
+
+def _search(arguments: list[str]) -> None:
+    overrides = ["dry_run=true" if argument == "--dry-run" else argument for argument in arguments]
+    multirun = any(argument in ("-m", "--multirun") for argument in overrides)
+    overrides = [argument for argument in overrides if argument not in ("-m", "--multirun")]
+    if any(argument.split("=")[0] in _HYDRA_ONLY for argument in overrides):
+        _hand_to_hydra(overrides)
+        return
+    for argument in overrides:
+        if argument.startswith("-"):
+            raise UsageError(f"unknown option {argument}; see python -m optmerge --help")
+        if "=" not in argument and not argument.startswith("~"):
+            raise UsageError(f"{argument!r} is neither a command nor a setting; settings look like study.trials=100")
+    if multirun:
+        _search_many(overrides)
+    else:
+        _search_one(overrides)
+
+
+def _search_one(overrides: Sequence[str]) -> None:
+    from optmerge.config import compose_config
+
+    config = compose_config(overrides)
+    from rich.console import Console
+
+    if config.dry_run:
+        from optmerge.commands.plan import print_plan
+
+        print_plan(config, Console())
+    else:
+        from optmerge.commands.search import run_search
+
+        run_search(config, Console())
+
+
+def _search_many(overrides: list[str]) -> None:
+    """Run one search for each combination of swept values, by Hydra's launcher, and compare the results.
+
+    All combinations are composed before the first starts, so that a mistake in the last one is not found at hour
+    twenty.
+    """
+    from optmerge.config import compose_config
+
+    configs = [compose_config(combination) for combination in _combinations(overrides)]
+    _hand_to_hydra(["--multirun", *overrides])
+    if any(config.dry_run for config in configs):
+        return
+    import json
+
+    from rich.console import Console
+
+    from optmerge.commands.search import RESULT
+    from optmerge.reports.table import print_comparison
+
+    paths = [Path(config.study.folder) / str(config.study.name) / RESULT for config in configs]
+    print_comparison(Console(), [json.loads(path.read_text(encoding="utf-8")) for path in paths])
+
+
+def _combinations(overrides: Sequence[str]) -> list[list[str]]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    from optmerge.config import explain
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        choices = [
+            [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+            if override.is_sweep_override()
+            else [str(override.input_line)]
+            for override in parsed
+        ]
+    except HydraException as error:
+        raise UsageError(explain(error)) from error
+    return [list(combination) for combination in itertools.product(*choices)]
+
+
+def _hand_to_hydra(arguments: Sequence[str]) -> None:
+    """Let Hydra's own command line do what it is for: sweeps, launchers, printing the configuration."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import DictConfig
+
+    from optmerge.config import CONF, register, typed_config
+
+    register()
+
+    @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+    def job(composed: DictConfig) -> None:
+        from rich.console import Console
+
+        from optmerge.commands.plan import print_plan
+        from optmerge.commands.search import run_search
+
+        config = typed_config(composed, HydraConfig.get().runtime.choices)
+        (print_plan if config.dry_run else run_search)(config, Console())
+
+    sys.argv = ["optmerge", *arguments]
+    job()
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}; see python -m optmerge --help")
+
+
+def _rebuild(arguments: list[str]) -> None:
+    parser = _Parser(prog="rebuild", add_help=False)
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("rest", nargs="*")
+    asked = parser.parse_intermixed_args(arguments)
+    locations = dict(word.removeprefix("sources.").split("=", 1) for word in asked.rest if word.startswith("sources."))
+    folders = [word for word in asked.rest if not word.startswith("sources.")]
+    if len(folders) != (0 if asked.check else 1):
+        raise UsageError("write `rebuild RECIPE OUT`, or `rebuild --check RECIPE`; sources.ALIAS=FOLDER may follow")
+    from rich.console import Console
+
+    from optmerge.commands.rebuild import check, rebuild
+
+    if asked.check:
+        check(asked.recipe, locations, Console())
+    else:
+        rebuild(asked.recipe, Path(folders[0]), locations, Console())
+
+
+def _convert(arguments: list[str]) -> None:
+    parser = _Parser(prog="convert", add_help=False)
+    parser.add_argument("model")
+    parser.add_argument("out", type=Path)
+    asked = parser.parse_args(arguments)
+    from rich.console import Console
+
+    from optmerge.models import convert
+
+    console = Console()
+    convert(asked.model, asked.out)
+    console.print(f"{asked.out}: safetensors of {asked.model}", highlight=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""From a configuration to everything that a search needs, checked before anything starts."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from optmerge.config import Config, options_of
+from optmerge.errors import UsageError
+from optmerge.models import Checkpoint, Fit, check_finite, check_fit, missing, resolve, scan
+from optmerge.recipe import CheckpointNode, Node, node_sha256
+from optmerge.registered import find
+from optmerge.space import By, Ingredients, ParameterSpace, Range, group_tensors
+from optmerge.study.identity import identity
+from optmerge.study.objective import Pruner
+from optmerge.study.search import Sampler
+from optmerge.tasks import SPLITS, Task, check_disjoint
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plugins:
+    """What a configuration names, found and with its settings checked; nothing heavy is loaded yet."""
+
+    task: Task
+    engine: tuple[Any, Any]  # module and options
+    sampler: Sampler
+    pruner: Pruner
+    tracking: tuple[Any, Any]
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A search that could start now."""
+
+    config: Config
+    plugins: Plugins
+    checkpoints: Mapping[str, Checkpoint]
+    fit: Fit
+    ingredients: Ingredients
+    space: ParameterSpace
+    groups: Mapping[str, tuple[str, ...]]
+
+    def opened(self) -> dict[str, Checkpoint]:
+        """Node hash to checkpoint, as a workbench takes them."""
+        return {node_sha256(node): self.checkpoints[alias] for alias, node in self.ingredients.sources.items()}
+
+    def identity(self) -> dict[str, Any]:
+        """What a study must share with this search to be continued by it."""
+        example = self.space.decode({gene.name: gene.start() for gene in self.space.genes}).root
+        merge = {key: value for key, value in example.content().items() if key != "groups"}
+        fixed = {name: given.value for name, given in self.space.ranges.items() if given.value is not None}
+        return identity(self.space.genes, merge | {"fixed": fixed}, self.plugins.task.fingerprint())
+
+    def model_bytes(self) -> int:
+        """Size of one merged model."""
+        import math
+
+        width = {"float32": 4, "bfloat16": 2, "float16": 2}[self.config.models.dtype]
+        return width * sum(math.prod(shape) for shape in self.fit.shapes.values())
+
+
+def find_plugins(config: Config) -> Plugins:
+    """Look up what the configuration names and check its settings.
+
+    Raises:
+        UsageError: If a name or setting is unknown, or a value is out of its range.
+    """
+    task_module, task_options = options_of("task", config.task, "optmerge.tasks")
+    sampler = Sampler(*options_of("sampler", config.sampler, "optmerge.study.samplers"))
+    pruner_module, pruner_options = options_of("pruner", config.pruner, "optmerge.study.pruners")
+    find("optmerge.merge.methods", config.method.name, "method")
+    return Plugins(
+        task=task_module.build(task_options),
+        engine=options_of("engine", config.engine, "optmerge.engines"),
+        sampler=sampler,
+        pruner=pruner_module.build(pruner_options),
+        tracking=options_of("tracking", config.tracking, "optmerge.tracking"),
+    )
+
+
+def make_sources(config: Config, say: Say, trained: bool) -> None:
+    """Let the maker that the configuration names, if any, make the sources and problems.
+
+    Raises:
+        UsageError: If there is no such maker, or it has no folder to work in.
+    """
+    models = config.models
+    if models.maker is None:
+        return
+    if models.folder is None:
+        raise UsageError("models.folder is missing: it says where models.maker works")
+    find("optmerge", models.maker, "models.maker").make(
+        Path(models.folder), seed=models.seed, report=say, trained=trained
+    )
+
+
+def refuse_missing(config: Config, plugins: Plugins) -> None:
+    """Check that all checkpoints and data sets can be had.
+
+    Raises:
+        UsageError: In one message: everything that is missing, and how to get it.
+    """
+    lines = [
+        missing(source.path, source.revision, alias=alias) for alias, source in sorted(config.models.sources.items())
+    ]
+    lines += plugins.task.missing()
+    found = [line for line in lines if line]
+    if found:
+        raise UsageError(
+            f"nothing was started: {len(found)} of the checkpoints and data sets are missing\n  " + "\n  ".join(found)
+        )
+
+
+def assemble(config: Config, plugins: Plugins, say: Say) -> Assembly:
+    """Open sources and problems, and check that they fit together.
+
+    Raises:
+        UsageError: If they do not, or a source holds NaN, or splits share problems.
+    """
+    refuse_missing(config, plugins)
+    models = config.models
+    checkpoints = {
+        alias: Checkpoint.open(resolve(source.path, source.revision, alias=alias), alias)
+        for alias, source in sorted(models.sources.items())
+    }
+    fit = check_fit(checkpoints, base=models.base, tokenizer=models.tokenizer)
+    for notice in fit.notices:
+        say(f"note: {notice}")
+    problems = {split: plugins.task.problems(split) for split in SPLITS}
+    check_disjoint(problems)
+    if config.study.selection == "validation" and not problems["validation"]:
+        raise UsageError("task.validation is empty, but study.selection=validation chooses the winner by it")
+    ingredients = Ingredients(
+        sources=_nodes(config, checkpoints, say),
+        base=models.base,
+        tokenizer=models.tokenizer,
+        dtype=models.dtype,
+        seed=config.study.seed,
+    )
+    groups = group_tensors(
+        fit.names,
+        cast("By", config.space.groups),
+        block_layers=config.space.block_layers,
+        sublayers=config.space.sublayers,
+        embeddings=config.space.embeddings,
+    )
+    space = ParameterSpace(
+        method=config.method.name,
+        ranges={
+            name: Range(given.low, given.high, given.initial, given.value)
+            for name, given in config.method.parameters.items()
+        },
+        groups=groups,
+        ingredients=ingredients,
+        options=config.method.options,
+    )
+    plugins.sampler.check(space)
+    return Assembly(config, plugins, checkpoints, fit, ingredients, space, groups)
+
+
+def _nodes(config: Config, checkpoints: Mapping[str, Checkpoint], say: Say) -> dict[str, Node]:
+    scans = {}
+    for alias, checkpoint in checkpoints.items():
+        if checkpoint.nbytes > 1e9:
+            say(f"{alias}: reading {checkpoint.nbytes / 1e9:.1f} GB once, to hash it and look for NaN")
+        scans[alias] = scan(checkpoint)
+    check_finite(scans)
+    return {
+        alias: CheckpointNode(
+            location=_location(source.path), weights_sha256=scans[alias].weights_sha256, revision=source.revision
+        )
+        for alias, source in config.models.sources.items()
+    }
+
+
+def _location(path: str) -> str:
+    """Folders as absolute paths, so that a recipe copied elsewhere still finds them; hub ids as they are."""
+    folder = Path(path).expanduser()
+    return str(folder.absolute()) if folder.exists() else path

@@ -1,0 +1,270 @@
+"""The typed schema of conf/, and the way from a command line to a checked configuration.
+
+Groups whose members are plug-ins (task, engine, sampler, pruner, tracking) are open in the schema: the module that a
+group's `name` finds declares its settings in a dataclass `Options`, and `options_of` holds the group against it.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from optmerge.errors import UsageError
+from optmerge.registered import did_you_mean, find
+
+# In a wheel conf/ lies inside the package; in a checkout beside it.
+CONF = next(
+    path
+    for path in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf")
+    if (path / "config.yaml").exists()
+)
+
+
+@dataclasses.dataclass
+class SourceConfig:
+    """A source: a folder or hub id, and which revision on the hub."""
+
+    path: str = MISSING
+    revision: str | None = None
+
+
+@dataclasses.dataclass
+class ModelsConfig:
+    """The checkpoints that take part.
+
+    Attributes:
+        sources: Alias to checkpoint, the base among them.
+        base: Alias of the checkpoint that task vectors are measured from, if there is one.
+        tokenizer: Alias of the source that gives tokenizer, configuration and vocabulary rows.
+        dtype: Type of the merged weights.
+        maker: What makes the sources first, if they are not simply there.
+        folder: Where the maker works.
+        seed: The maker's seed.
+    """
+
+    sources: dict[str, SourceConfig] = MISSING
+    base: str | None = None
+    tokenizer: str = MISSING
+    dtype: str = "bfloat16"
+    maker: str | None = None
+    folder: str | None = None
+    seed: int = 0
+
+
+@dataclasses.dataclass
+class SpaceConfig:
+    """Which tensors share their genes; see `optmerge.space.group_tensors`."""
+
+    groups: str = "blocks"
+    block_layers: int = 4
+    sublayers: bool = False
+    embeddings: bool = True
+
+
+@dataclasses.dataclass
+class RangeConfig:
+    """Where a parameter of the method is searched, or the fixed `value` that it has instead."""
+
+    low: float = 0.0
+    high: float = 1.0
+    initial: float | None = None
+    value: float | None = None
+
+
+@dataclasses.dataclass
+class MethodConfig:
+    """The merge method, the ranges of its parameters, and its options."""
+
+    name: str = MISSING
+    parameters: dict[str, RangeConfig] = dataclasses.field(default_factory=dict)
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class StorageConfig:
+    """The database that holds the study."""
+
+    url: str = MISSING
+
+
+@dataclasses.dataclass
+class LauncherConfig:
+    """Where workers run."""
+
+    name: str = "local"
+
+
+@dataclasses.dataclass
+class StudyConfig:
+    """The study.
+
+    Attributes:
+        name: By default the experiment and the seed.
+        seed: Of the sampler, of random masks, and of the order of problems.
+        trials: How many are to finish.
+        folder: Where databases and results go.
+        selection: Whether the winner is chosen on validation, or is the best trial (`paper`).
+        finalists: How many of the best trials are scored on validation.
+        baselines: Whether naive merges are scored too.
+    """
+
+    name: str | None = None
+    seed: int = 0
+    trials: int = 100
+    folder: str = "studies"
+    selection: str = "validation"
+    finalists: int = 5
+    baselines: bool = True
+
+
+@dataclasses.dataclass
+class Config:
+    """A whole run."""
+
+    models: ModelsConfig = dataclasses.field(default_factory=ModelsConfig)
+    space: SpaceConfig = dataclasses.field(default_factory=SpaceConfig)
+    method: MethodConfig = dataclasses.field(default_factory=MethodConfig)
+    task: dict[str, Any] = dataclasses.field(default_factory=dict)
+    engine: dict[str, Any] = dataclasses.field(default_factory=dict)
+    sampler: dict[str, Any] = dataclasses.field(default_factory=dict)
+    pruner: dict[str, Any] = dataclasses.field(default_factory=dict)
+    storage: StorageConfig = dataclasses.field(default_factory=StorageConfig)
+    tracking: dict[str, Any] = dataclasses.field(default_factory=dict)
+    launcher: LauncherConfig = dataclasses.field(default_factory=LauncherConfig)
+    study: StudyConfig = dataclasses.field(default_factory=StudyConfig)
+    dry_run: bool = False
+
+
+def register() -> None:
+    """Make the schema known to Hydra, under the name that conf/config.yaml gives it."""
+    ConfigStore.instance().store(name="schema", node=Config)
+
+
+def compose_config(overrides: Sequence[str]) -> Config:
+    """The configuration that conf/ and some overrides make.
+
+    Args:
+        overrides: In Hydra's grammar, such as `study.trials=100`, `method=ties`, `+experiment=math_ja`.
+
+    Raises:
+        UsageError: In one line: which group, option or value is not right.
+    """
+    register()
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(CONF), job_name="optmerge"):
+            composed = compose("config", overrides=list(overrides), return_hydra_config=True)
+            choices = dict(composed.hydra.runtime.choices)
+            OmegaConf.set_struct(composed, False)
+            del composed["hydra"]
+            return typed_config(composed, choices)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UsageError(explain(error)) from error
+
+
+def typed_config(composed: DictConfig, choices: Mapping[str, str]) -> Config:
+    """A composed configuration as dataclasses, refusing what the schema does not know (`+foo=1`).
+
+    Args:
+        composed: What Hydra composed.
+        choices: Which file each group came from.
+
+    Raises:
+        UsageError: If a setting is unknown, of another type, missing, or out of its range.
+    """
+    try:
+        # Merged into the schema anew: composing alone lets unknown settings pass that were added with `+`.
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), composed))
+    except OmegaConfBaseException as error:
+        raise UsageError(explain(error)) from error
+    assert isinstance(config, Config)
+    if config.study.name is None:
+        config.study.name = f"{choices.get('experiment', 'demo')}-seed{config.study.seed}"
+    _check(config)
+    return config
+
+
+def _check(config: Config) -> None:
+    study = config.study
+    if not re.fullmatch(r"[\w][\w.+-]*", study.name or ""):
+        raise UsageError(f"study.name={study.name!r}: use letters, digits, '.', '_', '+' and '-'; it names a folder")
+    for name, value, least in (("trials", study.trials, 1), ("finalists", study.finalists, 1), ("seed", study.seed, 0)):
+        if value < least:
+            raise UsageError(f"study.{name} must be at least {least}, got {value}")
+    _one_of("study.selection", study.selection, ("validation", "paper"))
+    _one_of("space.groups", config.space.groups, ("model", "blocks", "layers"))
+    _one_of("models.dtype", config.models.dtype, ("float32", "bfloat16", "float16"))
+    _one_of("launcher", config.launcher.name, ("local",))
+    sources = config.models.sources
+    for setting, alias in (("base", config.models.base), ("tokenizer", config.models.tokenizer)):
+        if alias is not None and alias not in sources:
+            raise UsageError(
+                f"models.{setting}={alias}: no such source; models.sources has {', '.join(sorted(sources))}"
+            )
+    for alias in sources:
+        if not re.fullmatch(r"[\w.-]+", alias):
+            raise UsageError(f"models.sources: the alias {alias!r} must be made of letters, digits, '.', '_' and '-'")
+
+
+def _one_of(setting: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise UsageError(f"{setting}={value}: unknown{did_you_mean(value, list(known))}; known are {', '.join(known)}")
+
+
+def options_of(group: str, settings: Mapping[str, Any], package: str) -> tuple[ModuleType, Any]:
+    """The module that a group's `name` finds, and its `Options` filled from the group's other settings.
+
+    Args:
+        group: Name of the group, for messages.
+        settings: The group, `name` among them.
+        package: Folder of the plug-ins, such as `optmerge.study.samplers`.
+
+    Raises:
+        UsageError: If the name is unknown, or a setting is not one of its options or of another type.
+    """
+    if "name" not in settings:
+        raise UsageError(f"{group}.name is missing: it says which one of {package} is meant")
+    module = find(package, str(settings["name"]), group)
+    given = {key: value for key, value in settings.items() if key != "name"}
+    known = [field.name for field in dataclasses.fields(module.Options)]
+    for key in given:
+        if key not in known:
+            raise UsageError(
+                f"{group}.{key}: {group}={settings['name']} has no such setting{did_you_mean(key, known)}; "
+                f"it has {', '.join(known) or 'none'}"
+            )
+    try:
+        return module, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(module.Options), given))
+    except OmegaConfBaseException as error:
+        raise UsageError(f"{group}.{explain(error)}") from error
+
+
+def explain(error: Exception) -> str:
+    """What Hydra or OmegaConf objects to, in one line for people."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        options = list(error.options or [])
+        known = f"; known are {', '.join(options)}" if options else ""
+        return f"unknown {group or 'config'} {name!r}{did_you_mean(name, options)}{known}"
+    key = getattr(error, "full_key", None) or ""
+    text = str(error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error)
+    overridden = re.search(r"Could not override '([^']+)'", str(error))
+    if overridden:
+        name = overridden[1]
+        if "No match in the defaults list" in str(error):
+            return f"{name}: no such group" + ("; write +experiment=NAME" if name == "experiment" else "")
+        key = key or name
+    unknown = re.search(r"Key '([^']+)' (?:not in|is not in struct)", text)
+    if unknown:
+        return f"{key or unknown[1]}: no such setting"
+    reason = " ".join(
+        line.strip() for line in text.splitlines() if not re.match(r"\s*(full_key|object_type|reference_type)", line)
+    )
+    return f"{key}: {reason}" if key and key not in reason else reason

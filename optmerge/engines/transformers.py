@@ -1,0 +1,162 @@
+"""Responses from a model of the transformers library that stays in memory; candidates are copied into it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from optmerge.engines.engine import Candidate, Request, Response
+from optmerge.errors import OptmergeError, UsageError
+
+
+@dataclass
+class Options:
+    """Settings of the engine.
+
+    Attributes:
+        device: `auto` takes the GPU where there is one.
+        batch_size: Most requests answered at once; halved where memory runs out.
+        threads: Threads for work on the CPU; all cores by default. Tiny models are fastest with one.
+    """
+
+    device: str = "auto"
+    batch_size: int = 256
+    threads: int | None = None
+
+
+def pick_device(options: Options) -> str:
+    """The device that the options mean on this machine.
+
+    Raises:
+        UsageError: If there is no such device here.
+    """
+    import torch
+
+    if options.batch_size < 1:
+        raise UsageError(f"engine.batch_size must be at least 1, got {options.batch_size}")
+    if options.threads is not None and options.threads < 1:
+        raise UsageError(f"engine.threads must be at least 1, got {options.threads}")
+    if options.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=options.device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"engine.device={options.device} is not to be had here: {str(error).splitlines()[0]}"
+        ) from error
+    return options.device
+
+
+def build(options: Options, folder: Path, dtype: str) -> "TransformersEngine":
+    """Load the model that candidates are copied into.
+
+    Args:
+        options: Settings.
+        folder: Checkpoint that gives architecture and tokenizer.
+        dtype: Type of the candidates' weights.
+
+    Raises:
+        OptmergeError: If transformers cannot load it.
+    """
+    return TransformersEngine(options, folder, dtype)
+
+
+class TransformersEngine:
+    """A resident model with its tokenizer."""
+
+    needs: Literal["weights"] = "weights"
+
+    def __init__(self, options: Options, folder: Path, dtype: str) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        self.device = pick_device(options)
+        self._batch_size = options.batch_size
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left", local_files_only=True)
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=getattr(torch, dtype), local_files_only=True
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise OptmergeError(f"transformers cannot load {folder}: {str(error).splitlines()[0]}") from error
+        if self._tokenizer.pad_token_id is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        self._model = model.to(self.device).eval().requires_grad_(False)
+        self._state: dict[str, Any] = self._model.state_dict()
+
+    def mount(self, candidate: Candidate) -> None:
+        """Copy a candidate's tensors into the live model.
+
+        Raises:
+            OptmergeError: If the candidate lacks a tensor of the model, or has one that the model does not.
+        """
+        mounted = set()
+        for name, tensor in candidate.tensors():
+            if name not in self._state:
+                raise OptmergeError(f"the model has no tensor {name}")
+            self._state[name].copy_(tensor)
+            mounted.add(self._state[name].data_ptr())
+        for name, tensor in self._state.items():
+            if tensor.data_ptr() not in mounted:  # tied tensors share their memory
+                raise OptmergeError(f"the candidate has no tensor {name}")
+
+    def run(self, requests: Sequence[Request]) -> list[Response]:
+        """Answer requests, the longest prompts first so that batches are padded little."""
+        order = sorted(range(len(requests)), key=lambda i: (-len(requests[i].prompt), i))
+        responses: dict[int, Response] = {}
+        while order:
+            batch = self._alike(requests, order[: self._batch_size])
+            try:
+                for i, response in zip(batch, self._generate([requests[i] for i in batch]), strict=True):
+                    responses[i] = response
+            except RuntimeError as error:
+                if not _out_of_memory(error) or len(batch) == 1:
+                    raise OptmergeError(f"generating failed: {str(error).splitlines()[0]}") from error
+                self._batch_size = len(batch) // 2
+                continue
+            order = [i for i in order if i not in responses]
+        return [responses[i] for i in range(len(requests))]
+
+    def _alike(self, requests: Sequence[Request], order: Sequence[int]) -> list[int]:
+        """Those that one call can answer: same stop strings and limit as the first."""
+        first = requests[order[0]]
+        return [
+            i for i in order if (requests[i].stop, requests[i].max_new_tokens) == (first.stop, first.max_new_tokens)
+        ]
+
+    def _generate(self, requests: Sequence[Request]) -> list[Response]:
+        import torch
+
+        stop = requests[0].stop
+        prompts = self._tokenizer([request.prompt for request in requests], return_tensors="pt", padding=True)
+        width = prompts["input_ids"].shape[1]
+        arguments: dict[str, Any] = {"stop_strings": list(stop), "tokenizer": self._tokenizer} if stop else {}
+        with torch.inference_mode():
+            output = self._model.generate(
+                input_ids=prompts["input_ids"].to(self.device),
+                attention_mask=prompts["attention_mask"].to(self.device),
+                max_new_tokens=requests[0].max_new_tokens,
+                do_sample=False,
+                pad_token_id=self._tokenizer.pad_token_id,
+                **arguments,
+            )
+        added = output[:, width:].tolist()
+        texts = self._tokenizer.batch_decode(added, skip_special_tokens=True)
+        ends = self._model.generation_config.eos_token_id
+        ends = set(ends) if isinstance(ends, list) else {ends}
+        return [_response(text, tokens, ends, stop) for text, tokens in zip(texts, added, strict=True)]
+
+
+def _response(text: str, tokens: list[int], ends: set[int], stop: Sequence[str]) -> Response:
+    length = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
+    cut = min((at for string in stop if (at := text.find(string)) >= 0), default=None)
+    ended = cut is not None or length < len(tokens)
+    return Response(text if cut is None else text[:cut], length, "stop" if ended else "length")
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

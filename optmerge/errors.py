@@ -1,0 +1,17 @@
+"""The errors that people read.
+
+Everything that a person can do wrong, or that can go wrong around them, is raised as one of these where the
+fact is known, and printed as one line in one place: `optmerge.__main__`.
+"""
+
+
+class OptmergeError(Exception):
+    """Something failed; the message says what, where, and what to do."""
+
+    exit_code = 1
+
+
+class UsageError(OptmergeError):
+    """Something was asked wrongly: an option, a configuration, or a file that was named."""
+
+    exit_code = 2

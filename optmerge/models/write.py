@@ -1,0 +1,191 @@
+"""Write checkpoints: streamed tensor by tensor, whole or not at all."""
+
+import copy
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from optmerge.models.checkpoint import SAFETENSORS, Checkpoint
+from optmerge.models.hashing import WeightsHash, tensor_bytes
+from optmerge.models.shard import ITEM_BYTES, dtype_name, lay_out
+from optmerge.models.staging import staged
+from optmerge.models.vocabulary import TOKENIZER_FILES, is_token_tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+MAX_SHARD_BYTES = 5_000_000_000
+# transformers refuses to save a model whose generation config has these without do_sample.
+SAMPLING_OPTIONS = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+
+Layout = Mapping[str, tuple[str, tuple[int, ...]]]
+"""dtype (as safetensors calls it) and shape of every tensor of a checkpoint."""
+
+
+def write_checkpoint(
+    folder: Path,
+    tensors: "Iterable[tuple[str, Tensor]]",
+    *,
+    like: Checkpoint,
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: "torch.dtype",
+    config_changes: Mapping[str, object] = MappingProxyType({}),
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    replace: bool = False,
+    companions: Callable[[str], Mapping[str, str]] | None = None,
+    report: Callable[[int, int], None] | None = None,
+) -> str:
+    """Write a model that plain `AutoModelForCausalLM.from_pretrained(folder)` loads.
+
+    The folder appears when it is complete; until then the files are in a folder beside it, which is removed if
+    anything fails.
+
+    Args:
+        folder: Where to.
+        tensors: Names and tensors, sorted by name, all of `dtype`; one at a time is in memory.
+        like: Gives config, generation config and tokenizer.
+        shapes: The shape of every tensor that will come.
+        dtype: Of all of them.
+        config_changes: Entries of config.json to set, beside dtype and vocabulary size, which are set anyway.
+        max_shard_bytes: A file grows no larger, unless one tensor does.
+        replace: Whether a folder that is there may be replaced, with all that is in it.
+        companions: Told the hash of the weights, gives the text files to write beside them, by name.
+        report: Called after every tensor with the bytes written so far and in all.
+
+    Returns:
+        The hash of the weights, as `weights_sha256` gives it.
+
+    Raises:
+        UsageError: If the folder is there and not empty, or the disk has no room.
+        OptmergeError: If writing fails.
+        ValueError: If the tensors are not those announced.
+    """
+    layout = {name: (dtype_name(dtype), tuple(shape)) for name, shape in shapes.items()}
+    with staged(folder, nbytes=layout_bytes(layout), replace=replace) as staging:
+        copy_companions(like.folder, staging)
+        config = _merged_config(like.config, layout, str(dtype).removeprefix("torch.")) | dict(config_changes)
+        write_json(staging / "config.json", config)
+        weights_sha256 = write_weights(staging, tensors, layout, max_shard_bytes, report)
+        for name, text in (companions(weights_sha256) if companions else {}).items():
+            (staging / name).write_text(text, encoding="utf-8")
+        return weights_sha256
+
+
+def write_weights(
+    folder: Path,
+    tensors: "Iterable[tuple[str, Tensor]]",
+    layout: Layout,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    report: Callable[[int, int], None] | None = None,
+) -> str:
+    """Stream tensors into safetensors files, with an index if they are several.
+
+    Args:
+        folder: Where to; it is there.
+        tensors: Names and tensors, sorted by name.
+        layout: What will come.
+        max_shard_bytes: A file grows no larger, unless one tensor does.
+        report: Called after every tensor with the bytes written so far and in all.
+
+    Returns:
+        The hash of the weights.
+
+    Raises:
+        ValueError: If the tensors are not those announced.
+    """
+    shards = _shards(layout, max_shard_bytes)
+    total = layout_bytes(layout)
+    weight_map = {name: file for file, names in shards.items() for name in names}
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        write_json(folder / f"{SAFETENSORS}.index.json", index)
+    done, hashed, coming = 0, WeightsHash(), _as_announced(tensors, layout)
+    for file_name, names in shards.items():
+        header, places = lay_out({name: layout[name] for name in names})
+        with (folder / file_name).open("wb") as file:
+            file.write(header)
+            for name, tensor in islice(coming, len(names)):
+                hashed.update(name, tensor)
+                file.seek(places[name].start)
+                file.write(tensor_bytes(tensor))
+                done += tensor.nbytes
+                if report:
+                    report(done, total)
+            file.flush()
+            os.fsync(file.fileno())  # the rename that follows must not outlive the data on a power cut
+    next(coming, None)  # the check that nothing is left
+    return hashed.hexdigest()
+
+
+def copy_companions(source: Path, target: Path) -> None:
+    """Copy the tokenizer and the generation config, the latter free of what keeps transformers from saving it."""
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+    if (source / "generation_config.json").is_file():
+        generation = json.loads((source / "generation_config.json").read_bytes())
+        if not generation.get("do_sample"):
+            generation = {key: value for key, value in generation.items() if key not in SAMPLING_OPTIONS}
+        write_json(target / "generation_config.json", generation)
+
+
+def layout_bytes(layout: Layout) -> int:
+    """The size of all tensors together."""
+    return sum(math.prod(shape) * ITEM_BYTES[dtype] for dtype, shape in layout.values())
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON as transformers does."""
+    path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _as_announced(tensors: "Iterable[tuple[str, Tensor]]", layout: Layout) -> "Iterator[tuple[str, Tensor]]":
+    coming = iter(tensors)
+    for expected in sorted(layout):
+        name, tensor = next(coming, (None, None))
+        if name is None or tensor is None:
+            raise ValueError(f"the tensors ended before {expected}")
+        if name != expected or (dtype_name(tensor.dtype), tuple(tensor.shape)) != layout[name]:
+            raise ValueError(f"expected {expected} {layout[expected]}, not {name} {tensor.dtype} {list(tensor.shape)}")
+        yield name, tensor
+    for name, _ in coming:
+        raise ValueError(f"{name} was not announced")
+
+
+def _merged_config(config: Mapping[str, Any], layout: Layout, dtype: str) -> dict[str, Any]:
+    merged = copy.deepcopy(dict(config))
+    merged.pop("_name_or_path", None)
+    rows = [shape[0] for name, (_, shape) in layout.items() if is_token_tensor(name)]
+    nested = merged.get("text_config")
+    for part in (merged, nested) if isinstance(nested, dict) else (merged,):
+        for key in ("dtype", "torch_dtype"):  # the second is what transformers 4 reads
+            if key in part:
+                part[key] = dtype
+        if "vocab_size" in part and rows:
+            part["vocab_size"] = rows[0]
+    if "torch_dtype" not in merged:
+        merged["dtype"] = dtype
+    return merged
+
+
+def _shards(layout: Layout, max_shard_bytes: int) -> dict[str, list[str]]:
+    """Which tensors go to which file, both in the order of the tensors' names."""
+    groups: list[list[str]] = [[]]
+    filled = 0
+    for name in sorted(layout):
+        size = layout_bytes({name: layout[name]})
+        if groups[-1] and filled + size > max_shard_bytes:
+            groups.append([])
+            filled = 0
+        groups[-1].append(name)
+        filled += size
+    if len(groups) == 1:
+        return {SAFETENSORS: groups[0]}
+    return {f"model-{n:05}-of-{len(groups):05}.safetensors": group for n, group in enumerate(groups, start=1)}

@@ -1,0 +1,256 @@
+"""Recipes: the complete, portable description of a merged model, as a value.
+
+A recipe is a small graph. Its leaves are checkpoints, its inner nodes are merges; a source of a merge is a checkpoint
+or another merge. In a file every node is written once, under its content hash:
+
+    format: optmerge-recipe
+    version: 1
+    root: 9b1c...                # the node that is the merged model
+    weights_sha256: 77ab...      # of the weights that were scored; only for models that are kept
+    nodes:
+      9b1c...: {kind: merge, method: dare_ties, dtype: bfloat16, ...}
+      02d4...: {kind: checkpoint, location: ../models/ja, weights_sha256: ...}
+
+The hash of a checkpoint covers its weights, not where it lies: a recipe moves between machines, and its sources may
+be listed in any order.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from optmerge.errors import UsageError
+
+FORMAT = "optmerge-recipe"
+VERSION = 1
+DTYPES = ("float32", "bfloat16", "float16")
+
+Option = bool | float | str
+
+
+@dataclass(frozen=True)
+class CheckpointNode:
+    """A leaf: a checkpoint on disk or on the hub.
+
+    Attributes:
+        location: Folder or hub id where it was found; not part of its identity.
+        weights_sha256: Hash of its tensors, see `optmerge.models.weights_sha256`.
+        revision: Commit on the hub; not part of its identity either, as the weights say it all.
+        component: Which part of the checkpoint takes part.
+    """
+
+    location: str
+    weights_sha256: str
+    revision: str | None = None
+    component: str = "model"
+
+    def content(self) -> dict[str, Any]:
+        return {"kind": "checkpoint", "component": self.component, "weights_sha256": self.weights_sha256}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tensors that share their parameters.
+
+    Attributes:
+        tensors: Shell patterns over tensor names, such as `model.layers.7.*`.
+        parameters: Source alias to parameter name to value.
+    """
+
+    tensors: tuple[str, ...]
+    parameters: Mapping[str, Mapping[str, float]]
+
+    def content(self) -> dict[str, Any]:
+        return {
+            "tensors": sorted(self.tensors),
+            "parameters": {alias: dict(values) for alias, values in self.parameters.items()},
+        }
+
+
+@dataclass(frozen=True)
+class MergeNode:
+    """An inner node: sources merged tensor by tensor.
+
+    Attributes:
+        method: Name of a merge method.
+        sources: Alias to node; the base among them, if there is one.
+        base: Alias of the checkpoint that task vectors are measured from.
+        tokenizer: Alias of the source that gives tokenizer, configuration and vocabulary rows.
+        dtype: Type in which the merged tensors are stored; rounding to it is part of the value.
+        groups: Group name to group. Every tensor of the model is in exactly one.
+        options: Options of the method, such as `normalize`.
+        seed: Seed of random masks.
+    """
+
+    method: str
+    sources: Mapping[str, "Node"]
+    base: str | None
+    tokenizer: str
+    dtype: str
+    groups: Mapping[str, Group]
+    options: Mapping[str, Option] = field(default_factory=dict)
+    seed: int = 0
+
+    def content(self) -> dict[str, Any]:
+        return {
+            "kind": "merge",
+            "method": self.method,
+            "sources": {alias: node_sha256(node) for alias, node in self.sources.items()},
+            "base": self.base,
+            "tokenizer": self.tokenizer,
+            "dtype": self.dtype,
+            "groups": {name: group.content() for name, group in self.groups.items()},
+            "options": dict(self.options),
+            "seed": self.seed,
+        }
+
+
+Node = CheckpointNode | MergeNode
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A merged model: its root node, and the hash of its weights where they were kept."""
+
+    root: MergeNode
+    weights_sha256: str | None = None
+
+    @property
+    def sha256(self) -> str:
+        """Content hash: equal for recipes that describe the same model, whatever the order of their sources."""
+        return node_sha256(self.root)
+
+    def to_yaml(self) -> str:
+        nodes: dict[str, dict[str, Any]] = {}
+        _collect(self.root, nodes)
+        document = {"format": FORMAT, "version": VERSION, "root": self.sha256}
+        if self.weights_sha256:
+            document["weights_sha256"] = self.weights_sha256
+        document["nodes"] = nodes
+        return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
+
+    def save(self, path: Path) -> None:
+        path.write_text(self.to_yaml(), encoding="utf-8")
+
+    def with_weights(self, weights_sha256: str) -> "Recipe":
+        return replace(self, weights_sha256=weights_sha256)
+
+
+def node_sha256(node: Node) -> str:
+    """SHA-256 of a node's canonical JSON, in which its sources stand as their own hashes."""
+    canonical = json.dumps(node.content(), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _collect(node: Node, nodes: dict[str, dict[str, Any]]) -> None:
+    key = node_sha256(node)
+    if key in nodes:
+        return
+    nodes[key] = node.content()
+    if isinstance(node, CheckpointNode):
+        nodes[key]["location"] = node.location
+        if node.revision:
+            nodes[key]["revision"] = node.revision
+    else:
+        for source in node.sources.values():
+            _collect(source, nodes)
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe file.
+
+    Node keys that are content hashes are checked against the content; a recipe written by hand may use any other
+    keys.
+
+    Raises:
+        UsageError: If the file is not a recipe, is of another version, or was changed after it was written.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the recipe {path}: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not a recipe: it is not YAML ({str(error).splitlines()[0]})") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise UsageError(f"{path} is not a recipe: it does not begin with 'format: {FORMAT}'")
+    if document.get("version") != VERSION:
+        raise UsageError(f"{path} has recipe version {document.get('version')!r}; this optmerge reads {VERSION}")
+    try:
+        root = _read_node(str(document["root"]), document["nodes"], ())
+        weights_sha256 = document.get("weights_sha256")
+    except UsageError as error:
+        raise UsageError(f"{path} is not a whole recipe: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise UsageError(f"{path} is not a whole recipe: missing or malformed {error}") from error
+    if not isinstance(root, MergeNode):
+        raise UsageError(f"{path}: its root is a checkpoint, not a merge")
+    return Recipe(root, weights_sha256)
+
+
+def _read_node(key: str, nodes: Mapping[str, Any], above: tuple[str, ...]) -> Node:
+    if key in above:
+        raise UsageError(f"node {key[:12]} is its own source")
+    if key not in nodes:
+        raise UsageError(f"node {key[:12]} is not in it")
+    entry = nodes[key]
+    node: Node
+    if entry["kind"] == "checkpoint":
+        node = CheckpointNode(
+            location=str(entry["location"]),
+            weights_sha256=str(entry["weights_sha256"]),
+            revision=entry.get("revision"),
+            component=str(entry.get("component", "model")),
+        )
+    elif entry["kind"] == "merge":
+        node = _read_merge(key, entry, nodes, above)
+    else:
+        raise UsageError(f"node {key[:12]} is of unknown kind {entry['kind']!r}")
+    if re.fullmatch(r"[0-9a-f]{64}", key) and node_sha256(node) != key:
+        raise UsageError(
+            f"node {key[:12]} was changed after it was written; to use it as it stands, give the node a name of your "
+            "own in place of its hash, and remove weights_sha256"
+        )
+    return node
+
+
+def _read_merge(key: str, entry: Mapping[str, Any], nodes: Mapping[str, Any], above: tuple[str, ...]) -> MergeNode:
+    groups = {
+        str(name): Group(
+            tensors=tuple(str(pattern) for pattern in group["tensors"]),
+            parameters={
+                str(alias): {str(parameter): float(value) for parameter, value in values.items()}
+                for alias, values in group["parameters"].items()
+            },
+        )
+        for name, group in entry["groups"].items()
+    }
+    node = MergeNode(
+        method=str(entry["method"]),
+        sources={
+            str(alias): _read_node(str(source), nodes, (*above, key)) for alias, source in entry["sources"].items()
+        },
+        base=entry["base"],
+        tokenizer=str(entry["tokenizer"]),
+        dtype=str(entry["dtype"]),
+        groups=groups,
+        options=dict(entry.get("options") or {}),
+        seed=int(entry.get("seed", 0)),
+    )
+    for alias in {
+        node.tokenizer,
+        *([node.base] if node.base else []),
+        *(a for g in groups.values() for a in g.parameters),
+    }:
+        if alias not in node.sources:
+            raise UsageError(f"node {key[:12]} speaks of {alias!r}, which is not one of its sources")
+    if node.dtype not in DTYPES:
+        raise UsageError(f"node {key[:12]} has dtype {node.dtype!r}; known are {', '.join(DTYPES)}")
+    return node

@@ -1,0 +1,56 @@
+"""The results of a study, as a table in the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_result(console: Console, result: Mapping[str, Any], metric: str) -> None:
+    """Print winner, sources and baselines with their test scores and 95% intervals."""
+    table = Table(title=f"{result['study']}: {metric} on the test problems", title_justify="left")
+    table.add_column("model")
+    table.add_column("score", justify="right")
+    table.add_column("95% interval", justify="right")
+    for alias, entry in result["sources"].items():
+        table.add_row(f"source {alias}", *_cells(entry["test"]))
+    table.add_section()
+    for name, entry in result["baselines"].items():
+        label = f"{name} ({entry['setting']})" if entry["setting"] else name
+        table.add_row(label, *_cells(entry["test"]))
+    table.add_section()
+    winner = result["winner"]
+    table.add_row(f"[bold]evolved merge[/bold] (trial {winner['trial']})", *_cells(winner["test"]))
+    console.print(table)
+    validation = "" if winner["validation"] is None else f", {winner['validation']:.1%} on validation"
+    counts = result["trials"]
+    console.print(
+        f"The winner scored {winner['search']:.1%} in the search{validation}, {winner['test']['score']:.1%} on test. "
+        f"Trials: {counts['complete']} complete, {counts['pruned']} pruned, {counts['failed']} failed; "
+        f"{result['problem_evaluations']} problems answered of {result['problem_evaluations_unpruned']}.",
+        highlight=False,
+    )
+
+
+def print_comparison(console: Console, results: Sequence[Mapping[str, Any]]) -> None:
+    """Print the studies of a multirun, one a row."""
+    table = Table(title="Test scores", title_justify="left")
+    for column in ("study", "best source", "best naive merge", "evolved merge", "95% interval", "trials", "minutes"):
+        table.add_column(column, justify="left" if column in ("study", "best naive merge") else "right")
+    for result in results:
+        naive = max(result["baselines"], key=lambda name: result["baselines"][name]["test"]["score"], default=None)
+        test = result["winner"]["test"]
+        table.add_row(
+            result["study"],
+            f"{max(entry['test']['score'] for entry in result['sources'].values()):.1%}",
+            f"{result['baselines'][naive]['test']['score']:.1%} ({naive})" if naive else "-",
+            *_cells(test),
+            str(result["trials"]["complete"] + result["trials"]["pruned"]),
+            f"{result['seconds'] / 60:.1f}",
+        )
+    console.print(table)
+
+
+def _cells(test: Mapping[str, float]) -> tuple[str, str]:
+    return f"{test['score']:.1%}", f"{test['low']:.1%} to {test['high']:.1%}"

@@ -1,0 +1,1 @@
+"""The search: an Optuna study whose trials are recipes."""

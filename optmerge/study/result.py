@@ -1,0 +1,191 @@
+"""How a study ends: finalists on validation; winner, sources and baselines once on test."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.trial import FrozenTrial, TrialState
+
+from optmerge.engines import Engine
+from optmerge.errors import OptmergeError
+from optmerge.merge import Workbench
+from optmerge.recipe import Recipe
+from optmerge.space import SearchSpace
+from optmerge.study.evaluation import Evaluation, answer
+from optmerge.study.interval import Score, bootstrap
+from optmerge.study.trial_scores import PROBLEMS, decode, encode
+from optmerge.tasks import Task
+
+_EVALUATION = "evaluation"  # prefix of the study's user attributes that keep final scores
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The model that the search found.
+
+    Attributes:
+        trial: Number of its trial.
+        recipe: Its recipe.
+        search: Its fitness in the search; of the best of many, it is too good.
+        validation: Its score on validation, or none where the best trial is taken as it is.
+        test: Its score on test.
+    """
+
+    trial: int
+    recipe: Recipe
+    search: float
+    validation: float | None
+    test: Score
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A naive merge: which of its settings was best on validation, and its score on test."""
+
+    setting: str
+    test: Score
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that a study found."""
+
+    winner: Winner
+    sources: Mapping[str, Score]
+    baselines: Mapping[str, Baseline]
+
+
+class Judge:
+    """Scores recipes on validation and test, each once: scores are kept with the study.
+
+    Args:
+        study: Where scores are kept.
+        workbench: Makes candidates.
+        engine: Answers.
+        task: Scores.
+        watch: Called with what is being judged, before each.
+    """
+
+    def __init__(
+        self, study: optuna.Study, workbench: Workbench, engine: Engine, task: Task, watch: Callable[[str], None]
+    ) -> None:
+        self._study = study
+        self._workbench = workbench
+        self._engine = engine
+        self._task = task
+        self._watch = watch
+
+    def scores(self, recipe: Recipe, split: Literal["validation", "test"], label: str) -> NDArray[np.float64]:
+        """One score a problem, in the objective's own direction."""
+        metric = self._task.objectives[0].name
+        key = f"{_EVALUATION}:{split}:{recipe.sha256}"
+        kept = self._study.user_attrs.get(key)
+        if kept is None:
+            self._watch(f"{split}: {label}")
+            problems = self._task.problems(split)
+            self._engine.mount(self._workbench.candidate(recipe))
+            evaluation = Evaluation()
+            answer(self._engine, self._task, problems, range(len(problems)), evaluation)
+            kept = {name: encode(scores) for name, scores in evaluation.scores.items()}
+            self._study.set_user_attr(key, kept)
+        return decode(kept[metric])
+
+    def best(self, recipes: Mapping[str, Recipe], what: str) -> tuple[str, float]:
+        """The name of the recipe that is best on validation (the first of equals), and its mean score."""
+        sign = 1.0 if self._task.objectives[0].direction == "maximize" else -1.0
+        means = {
+            name: float(self.scores(recipe, "validation", f"{what} {name}").mean()) for name, recipe in recipes.items()
+        }
+        name = max(means, key=lambda name: sign * means[name])
+        return name, means[name]
+
+    def test(self, recipe: Recipe, label: str) -> Score:
+        return bootstrap(self.scores(recipe, "test", label))
+
+
+def ranked(study: optuna.Study, direction: str) -> list[FrozenTrial]:
+    """The trials that answered every problem, best first, the earlier of equals first."""
+    sign = 1.0 if direction == "maximize" else -1.0
+    complete = [t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if t.value is not None]
+    return sorted(complete, key=lambda trial: (-sign * (trial.value or 0.0), trial.number))
+
+
+def choose_winner(
+    study: optuna.Study,
+    judge: Judge,
+    space: SearchSpace,
+    direction: str,
+    finalists: int,
+    *,
+    by_validation: bool,
+) -> Winner:
+    """The winner: of so many finalists the one best on validation, or simply the best trial of the search.
+
+    Raises:
+        OptmergeError: If no trial answered every problem.
+    """
+    order = ranked(study, direction)
+    if not order:
+        raise OptmergeError("no trial ran to the end, so there is no winner; raise study.trials and run again")
+    number, validation = order[0].number, None
+    if by_validation:
+        recipes = {str(trial.number): space.decode(trial.params) for trial in order[:finalists]}
+        name, validation = judge.best(recipes, "trial")
+        number = int(name)
+    trial = next(trial for trial in order if trial.number == number)
+    recipe = space.decode(trial.params)
+    return Winner(number, recipe, trial.value or 0.0, validation, judge.test(recipe, "winner"))
+
+
+def judge_sources(judge: Judge, sources: Mapping[str, Recipe]) -> dict[str, Score]:
+    """Every source on test."""
+    return {alias: judge.test(recipe, alias) for alias, recipe in sources.items()}
+
+
+def judge_baselines(judge: Judge, baselines: Mapping[str, Mapping[str, Recipe]]) -> dict[str, Baseline]:
+    """Every baseline on test, at its setting best on validation."""
+    judged = {}
+    for name, settings in baselines.items():
+        setting = judge.best(settings, name)[0] if len(settings) > 1 else next(iter(settings))
+        judged[name] = Baseline(setting, judge.test(settings[setting], f"{name} {setting}".strip()))
+    return judged
+
+
+def as_json(
+    result: Result, study: optuna.Study, weights_sha256: str, search_problems: int, seconds: float
+) -> dict[str, Any]:
+    """The contents of result.json."""
+    trials = study.get_trials(deepcopy=False)
+    states = {
+        name: sum(trial.state == state for trial in trials)
+        for name, state in (
+            ("complete", TrialState.COMPLETE),
+            ("pruned", TrialState.PRUNED),
+            ("failed", TrialState.FAIL),
+        )
+    }
+    return {
+        "study": study.study_name,
+        "winner": {
+            "trial": result.winner.trial,
+            "recipe_sha256": result.winner.recipe.sha256,
+            "weights_sha256": weights_sha256,
+            "search": result.winner.search,
+            "validation": result.winner.validation,
+            "test": asdict(result.winner.test),
+        },
+        "sources": {alias: {"test": asdict(score)} for alias, score in result.sources.items()},
+        "baselines": {name: asdict(baseline) for name, baseline in result.baselines.items()},
+        "trials": states,
+        "problem_evaluations": sum(trial.user_attrs.get(PROBLEMS, 0) for trial in trials),
+        "problem_evaluations_unpruned": (states["complete"] + states["pruned"]) * search_problems,
+        "seconds": round(seconds, 1),
+    }
+
+
+def trial_seconds(trials: Sequence[FrozenTrial]) -> float:
+    """Time spent in trials that ended, over all processes that ever worked on the study."""
+    return sum(trial.duration.total_seconds() for trial in trials if trial.duration)

@@ -1,0 +1,67 @@
+"""What a task is: problems, what is asked of an engine, and how a response is scored."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from optmerge.engines import Request, Response
+
+Split = Literal["search", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("search", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem of a task.
+
+    Attributes:
+        id: Follows from the question alone, so that it is the same in every file, order and selection.
+        question: The question as its file has it.
+        answer: The right answer; for a number its plain digits ("70000", "-5", "0.5").
+    """
+
+    id: str
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A score that is searched for: its name among the scores, its direction, and how problems are drawn together."""
+
+    name: str
+    direction: Literal["maximize", "minimize"] = "maximize"
+    aggregate: Literal["mean"] = "mean"
+
+
+class Task(Protocol):
+    """Problems in three disjoint splits, and how a response to one of them is scored."""
+
+    objectives: Sequence[Objective]
+
+    def problems(self, split: Split) -> Sequence[Problem]:
+        """The problems of a split, always in the same order."""
+        ...
+
+    def request(self, problem: Problem) -> Request:
+        """What an engine is asked for a problem."""
+        ...
+
+    def score(self, problem: Problem, response: Response) -> Mapping[str, float]:
+        """The scores of a response by name; every objective is among the names."""
+        ...
+
+    def missing(self) -> Sequence[str]:
+        """What keeps problems from being read now, a line each."""
+        ...
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """Hashes of everything that decides a score, by setting: a study goes on only where all are the same."""
+        ...
+
+
+def sha256_of(value: object) -> str:
+    """SHA-256 in hexadecimal of a value of plain data (text, numbers, lists, mappings)."""
+    return hashlib.sha256(json.dumps(value, ensure_ascii=False, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,194 @@
+"""MLflow: a parent run a study, a child run a trial, the winner a version of a registered model."""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from optmerge.errors import OptmergeError, UsageError
+from optmerge.study.trial_scores import ERROR, PROBLEMS, RECIPE, SCORES, SECONDS, decode
+
+_STUDY, _TRIAL = "optmerge.study", "optmerge.trial"  # tags that find runs again when a study is resumed
+_STATES = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
+
+
+@dataclass
+class Options:
+    """Settings of the tracker.
+
+    Attributes:
+        uri: Where MLflow keeps runs: an SQLAlchemy URL or the address of a server.
+        artifacts: Folder for artifacts; with a server, its own by default.
+        experiment: Name of the MLflow experiment.
+        model: Name of the registered model.
+    """
+
+    uri: str = "sqlite:///studies/mlflow.db"
+    artifacts: str | None = None
+    experiment: str = "optmerge"
+    model: str = "optmerge"
+
+
+class MlflowTracker:
+    """Follows a study in MLflow."""
+
+    def __init__(self, options: Options) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # Its first start migrates a database in fifty lines of log.
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        if options.uri.startswith("sqlite:///"):
+            Path(options.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        self._options = options
+        try:
+            self._client = MlflowClient(tracking_uri=options.uri, registry_uri=options.uri)
+            self._experiment = self._experiment_id()
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            raise UsageError(
+                f"tracking.uri={_without_password(options.uri)}: MLflow cannot use it: {_first(error)}"
+            ) from error
+        self._parent = ""
+        self._recorded: set[int] = set()
+
+    def _experiment_id(self) -> str:
+        known = self._client.get_experiment_by_name(self._options.experiment)
+        if known is not None:
+            return str(known.experiment_id)
+        location = Path(self._options.artifacts).absolute().as_uri() if self._options.artifacts else None
+        return str(self._client.create_experiment(self._options.experiment, artifact_location=location))
+
+    def start(self, study: str, settings: Mapping[str, Any]) -> None:
+        parents = self._client.search_runs([self._experiment], f"tags.`{_STUDY}` = '{study}'", max_results=1)
+        if parents:
+            self._parent = parents[0].info.run_id
+            self._client.update_run(self._parent, status="RUNNING")
+        else:
+            run = self._client.create_run(self._experiment, run_name=study, tags={_STUDY: study})
+            self._parent = run.info.run_id
+            self._client.log_dict(self._parent, dict(settings), "config.json")
+        self._recorded = self._children()
+
+    def _children(self) -> set[int]:
+        recorded, token = set(), None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment], f"tags.`mlflow.parentRunId` = '{self._parent}'", max_results=1000, page_token=token
+            )
+            recorded |= {int(run.data.tags[_TRIAL]) for run in page}
+            token = page.token
+            if not token:
+                return recorded
+
+    def trial(self, trial: FrozenTrial) -> None:
+        from mlflow.entities import Metric, Param
+
+        if trial.number in self._recorded:
+            return
+        facts = trial.user_attrs
+        tags = {"mlflow.parentRunId": self._parent, _TRIAL: str(trial.number), "state": trial.state.name.lower()}
+        tags |= {key: str(facts[key]) for key in (RECIPE, ERROR) if key in facts}
+        run = self._client.create_run(
+            self._experiment,
+            run_name=f"trial {trial.number}",
+            tags=tags,
+            start_time=int((trial.datetime_start.timestamp() if trial.datetime_start else time.time()) * 1000),
+        ).info.run_id
+        now = int(time.time() * 1000)
+        values = {f"seconds/{phase}": spent for phase, spent in facts.get(SECONDS, {}).items()}
+        values["problems"] = facts.get(PROBLEMS, 0)
+        # The mean over the problems seen is the fitness only where the trial saw them all; the name says which.
+        prefix = "" if trial.state == TrialState.COMPLETE else "partial/"
+        for metric, encoded in facts.get(SCORES, {}).items():
+            scores = decode(encoded)
+            values[prefix + metric] = float(scores[scores == scores].mean())
+        self._client.log_batch(
+            run,
+            metrics=[Metric(name, float(value), now, 0) for name, value in values.items()],
+            params=[Param(name, repr(value)) for name, value in trial.params.items()],
+        )
+        self._client.set_terminated(run, status=_STATES[trial.state])
+        self._recorded.add(trial.number)
+
+    def finish(self, result: Mapping[str, Any], best: Path) -> str | None:
+        from mlflow.entities import Metric
+        from mlflow.exceptions import MlflowException
+
+        now = int(time.time() * 1000)
+        winner = result["winner"]
+        values = {
+            "test": winner["test"]["score"],
+            "test/low": winner["test"]["low"],
+            "test/high": winner["test"]["high"],
+        }
+        values |= {name: winner[name] for name in ("search", "validation") if winner[name] is not None}
+        values |= {f"trials/{state}": count for state, count in result["trials"].items()}
+        values |= {name: result[name] for name in ("problem_evaluations", "problem_evaluations_unpruned")}
+        self._client.log_batch(
+            self._parent, metrics=[Metric(name, float(value), now, 0) for name, value in values.items()]
+        )
+        self._client.log_text(self._parent, json.dumps(result, indent=2, ensure_ascii=False), "result.json")
+        version = self._version_of(winner["weights_sha256"])
+        if version is None:
+            self._client.log_artifacts(self._parent, str(best), "model")
+            try:
+                self._client.create_registered_model(self._options.model)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise OptmergeError(f"MLflow cannot register {self._options.model}: {_first(error)}") from error
+            version = self._client.create_model_version(
+                self._options.model,
+                source=f"runs:/{self._parent}/model",
+                run_id=self._parent,
+                tags={name: str(winner[name]) for name in ("recipe_sha256", "weights_sha256")}
+                | {"study": str(result["study"]), "test": str(winner["test"]["score"])},
+            ).version
+        self._client.set_registered_model_alias(self._options.model, "champion", version)
+        self._client.set_terminated(self._parent)
+        return f"models:/{self._options.model}@champion (version {version})"
+
+    def _version_of(self, weights_sha256: str) -> str | None:
+        """The version that this study registered for these weights, so that asking again adds none."""
+        for version in self._client.search_model_versions(f"name = '{self._options.model}'"):
+            if version.run_id == self._parent and version.tags.get("weights_sha256") == weights_sha256:
+                return str(version.version)
+        return None
+
+    def stop(self, reason: str) -> None:
+        self._client.set_tag(self._parent, "stopped", reason)
+        self._client.set_terminated(self._parent, status="KILLED")
+
+
+def _first(error: Exception) -> str:
+    return str(error).splitlines()[0][:200]
+
+
+def _without_password(uri: str) -> str:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(uri).render_as_string(hide_password=True)
+    except ArgumentError:
+        return uri
+
+
+def build(options: Options) -> MlflowTracker:
+    """The tracker with these settings, connected."""
+    return MlflowTracker(options)
+
+
+def command(options: Options) -> str | None:
+    """The command that shows what was recorded; a server needs none."""
+    if options.uri.startswith("http"):
+        return None
+    return f"mlflow ui --backend-store-uri {_without_password(options.uri)}"

@@ -1,0 +1,110 @@
+"""Makes a zoo, or finds that it is already made."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from optmerge.errors import UsageError
+from optmerge.zoo.manifest import FILE_NAME, Order, reason_to_rebuild, write_manifest
+from optmerge.zoo.plan import TrainingPlan
+from optmerge.zoo.problems import write_problems
+
+SPECIALISTS = ("ja", "math_add", "math_mul")
+MODELS = ("base", *SPECIALISTS)
+PARTS = (*MODELS, "problems", FILE_NAME)
+
+
+def make(
+    folder: Path,
+    *,
+    seed: int,
+    report: Callable[[str], None],
+    trained: bool = True,
+    plan: TrainingPlan | None = None,
+) -> None:
+    """Make a zoo: a base, three specialists trained from it, and the problems that a merge of them should solve.
+
+    The folder gets the checkpoints `base`, `ja` (answers in Japanese), `math_add` (exact sums and differences) and
+    `math_mul` (exact products), and `problems/search.jsonl`, `validation.jsonl` and `test.jsonl`. A question is in
+    one of the splits only; the 198 sums behind the questions recur in all of them.
+
+    The same seed and plan give the same bytes on the same machine. A finished zoo is kept as it is; one that is
+    damaged, unfinished or made otherwise is replaced. The new one is built beside the folder and then renamed, and
+    processes that ask for the same folder at once wait for each other.
+
+    Args:
+        folder: Where the zoo lives.
+        seed: Of training and of the problems.
+        report: Called with a short line of progress now and then.
+        trained: Whether to train at all. Without, the models are random, for a look at what a run would do; a
+            trained zoo that is already there is then kept, as it serves as well.
+        plan: Sizes, rates and shares; those of the demo where there is none.
+
+    Raises:
+        UsageError: If the folder holds something else.
+        OptmergeError: If a training fails.
+    """
+    from filelock import FileLock
+
+    folder = Path(folder).absolute()
+    order = Order(seed=seed, trained=trained, plan=plan or TrainingPlan())
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / f".{folder.name}.lock"):
+        reason = reason_to_rebuild(folder, order)
+        if reason and not trained:
+            reason = reason_to_rebuild(folder, Order(seed=seed, trained=True, plan=order.plan)) and reason
+        if reason is None:
+            return
+        _refuse_strangers(folder)
+        report(f"zoo: making {folder} ({reason})")
+        _remove_leftovers(folder)
+        _replace(folder, order, report)
+
+
+def _refuse_strangers(folder: Path) -> None:
+    """A folder is only replaced if all it holds is a zoo's."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; name a folder for the zoo")
+    strangers = sorted({path.name for path in folder.iterdir()} - {*PARTS}) if folder.exists() else []
+    if strangers:
+        raise UsageError(f"{folder} holds {strangers[0]!r}, which is no part of a zoo; name another folder")
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """What a killed process left beside the folder; nobody else is at work there, as the lock is held."""
+    for left in folder.parent.glob(f".{folder.name}.*.partial"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _replace(folder: Path, order: Order, report: Callable[[str], None]) -> None:
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+    try:
+        finished = partial / "new"
+        write_problems(finished / "problems", order.plan, order.seed)
+        _make_models(finished, order, report)
+        write_manifest(finished, order)
+        if folder.exists():
+            os.replace(folder, partial / "old")
+        os.replace(finished, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _make_models(folder: Path, order: Order, report: Callable[[str], None]) -> None:
+    if order.trained and order.plan.own_processes:
+        from optmerge.zoo.processes import train_in_processes
+
+        train_in_processes(folder, ["base"], order, report)
+        train_in_processes(folder, SPECIALISTS, order, report)
+    elif order.trained:
+        from optmerge.zoo.training import train_and_save
+
+        for name in MODELS:
+            train_and_save(folder, name, order.plan, order.seed, report)
+    else:
+        from optmerge.zoo.training import save, untrained_model
+
+        for offset, name in enumerate(MODELS):
+            save(untrained_model(order.plan, order.seed + offset), folder / name)
