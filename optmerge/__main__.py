@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +44,7 @@ _HYDRA_ONLY = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--resolve", "--pa
 
 def main() -> None:
     """Entry point: run the command line and exit."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends as cleanly as ctrl-C
     sys.exit(run(sys.argv[1:]))
 
 

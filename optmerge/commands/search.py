@@ -23,6 +23,10 @@ BEST, RESULT, PICTURE = "best", "result.json", "report.png"
 def run_search(config: Config, console: Console) -> dict[str, Any]:
     """Run, resume or report a study.
 
+    Args:
+        config: The whole configuration.
+        console: Where progress and results go.
+
     Returns:
         The contents of its result.json.
 
@@ -38,9 +42,11 @@ def run_search(config: Config, console: Console) -> dict[str, Any]:
     plugins = find_plugins(config)
     from optmerge.study.storage import open_storage
 
-    storage = open_storage(config.storage.url)
-    make_sources(config, say, trained=True)
+    if config.models.maker is not None:
+        open_storage(config.storage.url)  # a wrong URL is found out before minutes of training, not after
+        make_sources(config, say, trained=True)
     assembly = assemble(config, plugins, say)
+    storage = open_storage(config.storage.url)
     folder = Path(config.study.folder) / str(config.study.name)
     study = _open_study(assembly, storage)
     done = finished_result(assembly, study, folder)
@@ -151,15 +157,23 @@ def _search_and_finish(
             line.show(trial)
             tracker.trial(trial)
     ending = time.monotonic()
-    judge = Judge(study, workbench, engine, task, lambda what: console.print(f"scoring {what}", highlight=False))
-    result = _judge(assembly, study, judge)
+    with console.status("scoring the finalists") as status:
+
+        def watch(what: str) -> None:
+            status.update(f"scoring {what}")
+            if not console.is_terminal:
+                console.print(f"scoring {what}", highlight=False)
+
+        result = _judge(assembly, study, Judge(study, workbench, engine, task, watch))
     like = assembly.checkpoints[config.models.tokenizer]
     weights_sha256 = write_model(result.winner.recipe, workbench, like, folder / BEST, replace=True)
     seconds = trial_seconds(study.get_trials(deepcopy=False)) + time.monotonic() - ending
     document = as_json(result, study, weights_sha256, len(task.problems("search")), seconds)
     draw_study(document, study.get_trials(deepcopy=False), goal.name, folder / PICTURE)
+    registered = tracker.finish(document, folder / BEST)
+    # Written last: a study with a result is one that has nothing left to do.
     write_atomically(folder / RESULT, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    return document, tracker.finish(document, folder / BEST)
+    return document, registered
 
 
 def start_engine(assembly: Assembly) -> tuple[Any, Any]:
