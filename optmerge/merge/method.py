@@ -4,6 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Literal, cast
 
 from optmerge.errors import UsageError
@@ -113,6 +114,7 @@ def merge_method(
     return declare
 
 
+@cache
 def get_method(name: str) -> Method:
     """The method called `name`.
 

@@ -1,0 +1,54 @@
+# `make` or `make help` lists what can be done here.
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types format clean
+
+help: ## List these targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 18
+
+demo: $(VENV)/.installed ## Install, then train tiny models and evolve a merge that beats them all
+	@echo "== searching: python -m optmerge"
+	@$(RUN)/python -m optmerge
+
+test: $(VENV)/.installed-dev ## Install with what tests need, then run the whole suite
+	@echo "== testing: python -m pytest"
+	@$(RUN)/python -m pytest
+
+check: lint types test ## Everything that must pass before a commit
+
+lint: $(VENV)/.installed-dev ## Check style and format
+	@echo "== linting: ruff"
+	@$(RUN)/ruff check .
+	@$(RUN)/ruff format --check .
+
+types: $(VENV)/.installed-dev ## Check types
+	@echo "== checking types: mypy --strict"
+	@$(RUN)/mypy --strict
+
+format: $(VENV)/.installed-dev ## Format the code
+	@$(RUN)/ruff check --fix .
+	@$(RUN)/ruff format .
+
+clean: ## Remove the virtual environment and caches; studies stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "optmerge needs Python 3.11 or newer; set PYTHON=/path/to/it"; exit 1; }
+	@echo "== making a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+# torch is named first and exactly, so that pip takes the build that suits this machine's index.
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "== installing optmerge and its libraries (a few minutes the first time)"
+	@$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "== installing what tests need"
+	@$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
