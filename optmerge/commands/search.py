@@ -38,7 +38,6 @@ def run_search(config: Config, console: Console) -> dict[str, Any]:
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False)
 
-    began = time.monotonic()
     plugins = find_plugins(config)
     from optmerge.study.storage import open_storage
 
@@ -48,8 +47,8 @@ def run_search(config: Config, console: Console) -> dict[str, Any]:
     assembly = assemble(config, plugins, say)
     storage = open_storage(config.storage.url)
     folder = Path(config.study.folder) / str(config.study.name)
-    study = _open_study(assembly, storage)
-    done = finished_result(assembly, study, folder)
+    known = _known_study(assembly, storage)
+    done = finished_result(assembly, known, folder) if known else None
     if done is not None:
         say(f"Study {config.study.name} is finished: this is what it found.")
         _report(done, assembly, folder, None, console)
@@ -57,9 +56,13 @@ def run_search(config: Config, console: Console) -> dict[str, Any]:
     _check_room(assembly, folder)
     tracking_module, tracking_options = plugins.tracking
     tracker = tracking_module.build(tracking_options)
-    tracker.start(str(config.study.name), dataclasses.asdict(config) | {"storage": "***"})
+    settings = dataclasses.asdict(config)
+    for secret in ("storage", "tracking"):  # their addresses may hold passwords
+        del settings[secret]
+    study = known or _new_study(assembly, storage)
+    tracker.start(str(config.study.name), settings)
     try:
-        result, registered = _search_and_finish(assembly, study, folder, tracker, console, began)
+        result, registered = _search_and_finish(assembly, study, folder, tracker, console)
     except KeyboardInterrupt as error:
         tracker.stop("interrupted")
         raise OptmergeError(
@@ -88,15 +91,27 @@ def quiet_libraries() -> None:
     disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
-def _open_study(assembly: Assembly, storage: Any) -> Any:
+def _known_study(assembly: Assembly, storage: Any) -> Any | None:
+    """The study of that name, if it is there and is the same search."""
+    import optuna
+
+    from optmerge.study.identity import check_identity
+
+    name = str(assembly.config.study.name)
+    if name not in optuna.get_all_study_names(storage):
+        return None
+    study = optuna.load_study(study_name=name, storage=storage)
+    check_identity(study, assembly.identity())
+    return study
+
+
+def _new_study(assembly: Assembly, storage: Any) -> Any:
     import optuna
 
     from optmerge.study.identity import check_identity
 
     direction = assembly.plugins.task.objectives[0].direction
-    study = optuna.create_study(
-        study_name=assembly.config.study.name, storage=storage, direction=direction, load_if_exists=True
-    )
+    study = optuna.create_study(study_name=assembly.config.study.name, storage=storage, direction=direction)
     check_identity(study, assembly.identity())
     return study
 
@@ -128,7 +143,7 @@ def _check_room(assembly: Assembly, folder: Path) -> None:
 
 
 def _search_and_finish(
-    assembly: Assembly, study: Any, folder: Path, tracker: Any, console: Console, began: float
+    assembly: Assembly, study: Any, folder: Path, tracker: Any, console: Console
 ) -> tuple[dict[str, Any], str | None]:
     from optmerge.reports.figure import draw_study
     from optmerge.reports.progress import ProgressLine

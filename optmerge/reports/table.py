@@ -30,23 +30,23 @@ def print_result(console: Console, result: Mapping[str, Any], metric: str) -> No
         f"Trials: {counts['complete']} complete, {counts['pruned']} pruned, {counts['failed']} failed; "
         f"{result['problem_evaluations']} problems answered of {result['problem_evaluations_unpruned']}.",
         highlight=False,
+        soft_wrap=True,
     )
 
 
 def print_comparison(console: Console, results: Sequence[Mapping[str, Any]]) -> None:
     """Print the studies of a multirun, one a row."""
     table = Table(title="Test scores", title_justify="left")
-    for column in ("study", "best source", "best naive merge", "evolved merge", "95% interval", "trials", "minutes"):
-        table.add_column(column, justify="left" if column in ("study", "best naive merge") else "right")
+    for column in ("study", "best source", "best naive merge", "evolved merge", "95% interval", "minutes"):
+        table.add_column(column, justify="left" if column in ("study", "best naive merge") else "right", no_wrap=True)
     for result in results:
         naive = max(result["baselines"], key=lambda name: result["baselines"][name]["test"]["score"], default=None)
         test = result["winner"]["test"]
         table.add_row(
             result["study"],
             f"{max(entry['test']['score'] for entry in result['sources'].values()):.1%}",
-            f"{result['baselines'][naive]['test']['score']:.1%} ({naive})" if naive else "-",
+            f"{result['baselines'][naive]['test']['score']:.1%} {naive}" if naive else "-",
             *_cells(test),
-            str(result["trials"]["complete"] + result["trials"]["pruned"]),
             f"{result['seconds'] / 60:.1f}",
         )
     console.print(table)
