@@ -124,6 +124,13 @@ def _search_many(overrides: list[str]) -> None:
     from optmerge.config import compose_config
 
     configs = [compose_config(combination) for combination in _combinations(overrides)]
+    names = [config.study.name for config in configs]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(
+                f"{names.count(name)} combinations would share the study {name}; name them by what differs, such as "
+                "'study.name=demo-${pruner.name}-seed${study.seed}'"
+            )
     _hand_to_hydra(["--multirun", *overrides])
     if any(config.dry_run for config in configs):
         return

@@ -1,5 +1,6 @@
 """From a configuration to everything that a search needs, checked before anything starts."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,12 @@ class Assembly:
         example = self.space.decode({gene.name: gene.start() for gene in self.space.genes}).root
         merge = {key: value for key, value in example.content().items() if key != "groups"}
         fixed = {name: given.value for name, given in self.space.ranges.items() if given.value is not None}
-        return identity(self.space.genes, merge | {"fixed": fixed}, self.plugins.task.fingerprint())
+        search = {
+            "seed": self.config.study.seed,
+            "sampler": {"name": self.config.sampler["name"], **dataclasses.asdict(self.plugins.sampler.options)},
+            "pruner": self.config.pruner,
+        }
+        return identity(self.space.genes, merge | {"fixed": fixed}, self.plugins.task.fingerprint(), search)
 
     def model_bytes(self) -> int:
         """Size of one merged model."""

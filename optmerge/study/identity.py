@@ -1,4 +1,4 @@
-"""What a study is a study of: its genes, sources and problems. A study goes on only with the same."""
+"""What a study is a study of: genes, sources, problems, sampler, pruner. A study goes on only with the same."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,18 +11,22 @@ from optmerge.space import Gene
 IDENTITY = "identity"  # user attribute of the study
 
 
-def identity(genes: Sequence[Gene], merge: Mapping[str, Any], task: Mapping[str, str]) -> dict[str, Any]:
+def identity(
+    genes: Sequence[Gene], merge: Mapping[str, Any], task: Mapping[str, str], search: Mapping[str, Any]
+) -> dict[str, Any]:
     """A study's identity as JSON.
 
     Args:
         genes: The genes, in order.
         merge: What every recipe of the study shares: method, options, sources.
         task: The task's fingerprint.
+        search: Seed, sampler and pruner with their settings.
     """
     return {
         "genes": {gene.name: [gene.kind, gene.low, gene.high, *gene.choices] for gene in genes},
         "merge": dict(merge),
         "task": dict(task),
+        "search": dict(search),
     }
 
 
@@ -42,8 +46,8 @@ def check_identity(study: optuna.Study, wanted: Mapping[str, Any]) -> None:
     if differences:
         more = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
         raise UsageError(
-            f"study {study.study_name!r} exists with another search space or task: {'; '.join(differences[:3])}{more}; "
-            "choose another study.name"
+            f"study {study.study_name!r} exists with another search space, task or search: "
+            f"{'; '.join(differences[:3])}{more}; choose another study.name"
         )
 
 
