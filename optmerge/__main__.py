@@ -118,9 +118,10 @@ def _search_one(overrides: Sequence[str]) -> None:
 def _search_many(overrides: list[str]) -> None:
     """Run one search for each combination of swept values, by Hydra's launcher, and compare the results.
 
-    All combinations are composed before the first starts, so that a mistake in the last one is not found at hour
+    All combinations are checked before the first starts, so that a mistake in the last one is not found at hour
     twenty.
     """
+    from optmerge.commands.assembly import assemble, find_plugins
     from optmerge.config import compose_config
 
     configs = [compose_config(combination) for combination in _combinations(overrides)]
@@ -131,6 +132,10 @@ def _search_many(overrides: list[str]) -> None:
                 f"{names.count(name)} combinations would share the study {name}; name them by what differs, such as "
                 "'study.name=demo-${pruner.name}-seed${study.seed}'"
             )
+    for config in configs:
+        plugins = find_plugins(config)
+        if config.models.maker is None:  # sources that are to be made cannot be looked at yet
+            assemble(config, plugins, lambda text: None)
     _hand_to_hydra(["--multirun", *overrides])
     if any(config.dry_run for config in configs):
         return
@@ -173,6 +178,7 @@ def _hand_to_hydra(arguments: Sequence[str]) -> None:
     from optmerge.config import CONF, register, typed_config
 
     register()
+    failed: list[OptmergeError] = []
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
     def job(composed: DictConfig) -> None:
@@ -181,11 +187,18 @@ def _hand_to_hydra(arguments: Sequence[str]) -> None:
         from optmerge.commands.plan import print_plan
         from optmerge.commands.search import run_search
 
-        config = typed_config(composed, HydraConfig.get().runtime.choices)
-        (print_plan if config.dry_run else run_search)(config, Console())
+        if failed:
+            return
+        try:
+            config = typed_config(composed, HydraConfig.get().runtime.choices)
+            (print_plan if config.dry_run else run_search)(config, Console())
+        except OptmergeError as error:  # not raised here: Hydra would print a traceback
+            failed.append(error)
 
     sys.argv = ["optmerge", *arguments]
     job()
+    if failed:
+        raise failed[0]
 
 
 class _Parser(argparse.ArgumentParser):

@@ -180,8 +180,9 @@ def typed_config(composed: DictConfig, choices: Mapping[str, str]) -> Config:
         UsageError: If a setting is unknown, of another type, missing, or out of its range.
     """
     try:
-        # Merged into the schema anew: composing alone lets unknown settings pass that were added with `+`.
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), composed))
+        # Merged into the schema anew, as plain data: composing alone, and merging what is typed already, let unknown
+        # settings pass that were added with `+`.
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.to_container(composed)))
     except OmegaConfBaseException as error:
         raise UsageError(explain(error)) from error
     assert isinstance(config, Config)
@@ -253,7 +254,7 @@ def explain(error: Exception) -> str:
         options = list(error.options or [])
         known = f"; known are {', '.join(options)}" if options else ""
         return f"unknown {group or 'config'} {name!r}{did_you_mean(name, options)}{known}"
-    key = getattr(error, "full_key", None) or ""
+    key = getattr(error, "full_key", None) or getattr(error.__cause__, "full_key", None) or ""
     text = str(error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error)
     overridden = re.search(r"Could not override '([^']+)'", str(error))
     if overridden:
@@ -267,4 +268,5 @@ def explain(error: Exception) -> str:
     reason = " ".join(
         line.strip() for line in text.splitlines() if not re.match(r"\s*(full_key|object_type|reference_type)", line)
     )
+    reason = re.sub(r"://[^\s]*@", "://***@", reason)  # an address may hold a password
     return f"{key}: {reason}" if key and key not in reason else reason

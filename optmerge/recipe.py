@@ -17,6 +17,7 @@ be listed in any order.
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -69,7 +70,10 @@ class Group:
     def content(self) -> dict[str, Any]:
         return {
             "tensors": sorted(self.tensors),
-            "parameters": {alias: dict(values) for alias, values in self.parameters.items()},
+            "parameters": {
+                alias: {name: float(value) for name, value in values.items()}
+                for alias, values in self.parameters.items()
+            },
         }
 
 
@@ -226,7 +230,7 @@ def _read_merge(key: str, entry: Mapping[str, Any], nodes: Mapping[str, Any], ab
         str(name): Group(
             tensors=tuple(str(pattern) for pattern in group["tensors"]),
             parameters={
-                str(alias): {str(parameter): float(value) for parameter, value in values.items()}
+                str(alias): {str(parameter): _finite(value) for parameter, value in values.items()}
                 for alias, values in group["parameters"].items()
             },
         )
@@ -254,3 +258,10 @@ def _read_merge(key: str, entry: Mapping[str, Any], nodes: Mapping[str, Any], ab
     if node.dtype not in DTYPES:
         raise UsageError(f"node {key[:12]} has dtype {node.dtype!r}; known are {', '.join(DTYPES)}")
     return node
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"value {number}")
+    return number

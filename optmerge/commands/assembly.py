@@ -11,7 +11,7 @@ from optmerge.errors import UsageError
 from optmerge.models import Checkpoint, Fit, check_finite, check_fit, missing, resolve, scan
 from optmerge.recipe import CheckpointNode, Node, node_sha256
 from optmerge.registered import find
-from optmerge.space import By, Ingredients, ParameterSpace, Range, group_tensors
+from optmerge.space import By, Ingredients, ParameterSpace, Range, group_tensors, searched_ranges
 from optmerge.study.identity import identity
 from optmerge.study.objective import Pruner
 from optmerge.study.search import Sampler
@@ -28,6 +28,7 @@ class Plugins:
     engine: tuple[Any, Any]  # module and options
     sampler: Sampler
     pruner: Pruner
+    pruner_options: Any
     tracking: tuple[Any, Any]
 
 
@@ -55,7 +56,7 @@ class Assembly:
         search = {
             "seed": self.config.study.seed,
             "sampler": {"name": self.config.sampler["name"], **dataclasses.asdict(self.plugins.sampler.options)},
-            "pruner": self.config.pruner,
+            "pruner": {"name": self.config.pruner["name"], **dataclasses.asdict(self.plugins.pruner_options)},
         }
         return identity(self.space.genes, merge | {"fixed": fixed}, self.plugins.task.fingerprint(), search)
 
@@ -76,14 +77,25 @@ def find_plugins(config: Config) -> Plugins:
     task_module, task_options = options_of("task", config.task, "optmerge.tasks")
     sampler = Sampler(*options_of("sampler", config.sampler, "optmerge.study.samplers"))
     pruner_module, pruner_options = options_of("pruner", config.pruner, "optmerge.study.pruners")
-    find("optmerge.merge.methods", config.method.name, "method")
+    engine_module, engine_options = options_of("engine", config.engine, "optmerge.engines")
+    tracking = options_of("tracking", config.tracking, "optmerge.tracking")
+    task = task_module.build(task_options)
+    sampler.check([])
+    searched_ranges(config.method.name, _ranges(config), config.method.options)
+    engine_module.pick_device(engine_options)
     return Plugins(
-        task=task_module.build(task_options),
-        engine=options_of("engine", config.engine, "optmerge.engines"),
+        task=task,
+        engine=(engine_module, engine_options),
         sampler=sampler,
         pruner=pruner_module.build(pruner_options),
-        tracking=options_of("tracking", config.tracking, "optmerge.tracking"),
+        pruner_options=pruner_options,
+        tracking=tracking,
     )
+
+
+def _ranges(config: Config) -> dict[str, Range]:
+    parameters = config.method.parameters.items()
+    return {name: Range(given.low, given.high, given.initial, given.value) for name, given in parameters}
 
 
 def make_sources(config: Config, say: Say, trained: bool) -> None:
@@ -154,15 +166,12 @@ def assemble(config: Config, plugins: Plugins, say: Say) -> Assembly:
     )
     space = ParameterSpace(
         method=config.method.name,
-        ranges={
-            name: Range(given.low, given.high, given.initial, given.value)
-            for name, given in config.method.parameters.items()
-        },
+        ranges=_ranges(config),
         groups=groups,
         ingredients=ingredients,
         options=config.method.options,
     )
-    plugins.sampler.check(space)
+    plugins.sampler.check(space.genes)
     return Assembly(config, plugins, checkpoints, fit, ingredients, space, groups)
 
 

@@ -80,7 +80,6 @@ def quiet_libraries() -> None:
     import warnings
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1" if not sys.stderr.isatty() else "0")
     warnings.filterwarnings("ignore", category=FutureWarning)
     import optuna
 
@@ -89,6 +88,10 @@ def quiet_libraries() -> None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
+    if sys.stderr.isatty():
+        from huggingface_hub.utils.tqdm import enable_progress_bars
+
+        enable_progress_bars()  # the line before silences downloads too, which are long work
 
 
 def _known_study(assembly: Assembly, storage: Any) -> Any | None:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 from optmerge.engines.engine import Candidate, Request, Response
 from optmerge.errors import OptmergeError, UsageError
 
+_TINY = 50_000_000  # parameters
+
 
 @dataclass
 class Options:
@@ -16,7 +18,8 @@ class Options:
     Attributes:
         device: `auto` takes the GPU where there is one.
         batch_size: Most requests answered at once; halved where memory runs out.
-        threads: Threads for work on the CPU; all cores by default. Tiny models are fastest with one.
+        threads: Threads for work on the CPU. By default all cores, or one where the model is tiny: there, handing
+            work to a second thread takes longer than the work.
     """
 
     device: str = "auto"
@@ -70,8 +73,6 @@ class TransformersEngine:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        if options.threads:
-            torch.set_num_threads(options.threads)
         self.device = pick_device(options)
         self._batch_size = options.batch_size
         try:
@@ -83,6 +84,9 @@ class TransformersEngine:
             raise OptmergeError(f"transformers cannot load {folder}: {str(error).splitlines()[0]}") from error
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
+        threads = options.threads or (1 if model.num_parameters() < _TINY else None)
+        if threads:
+            torch.set_num_threads(threads)
         self._model = model.to(self.device).eval().requires_grad_(False)
         self._state: dict[str, Any] = self._model.state_dict()
 
@@ -126,13 +130,25 @@ class TransformersEngine:
             i for i in order if (requests[i].stop, requests[i].max_new_tokens) == (first.stop, first.max_new_tokens)
         ]
 
+    def _stopping(self, stop: Sequence[str]) -> dict[str, Any]:
+        """What makes generation end at stop strings; they are cut from the text anyway, so this only saves time."""
+        from transformers import StopStringCriteria
+
+        if not stop:
+            return {}
+        try:
+            StopStringCriteria(self._tokenizer, list(stop))
+        except ValueError:  # it cannot place them in a vocabulary without Latin letters
+            return {}
+        return {"stop_strings": list(stop), "tokenizer": self._tokenizer}
+
     def _generate(self, requests: Sequence[Request]) -> list[Response]:
         import torch
 
         stop = requests[0].stop
         prompts = self._tokenizer([request.prompt for request in requests], return_tensors="pt", padding=True)
         width = prompts["input_ids"].shape[1]
-        arguments: dict[str, Any] = {"stop_strings": list(stop), "tokenizer": self._tokenizer} if stop else {}
+        arguments = self._stopping(stop)
         with torch.inference_mode():
             output = self._model.generate(
                 input_ids=prompts["input_ids"].to(self.device),
@@ -145,7 +161,8 @@ class TransformersEngine:
         added = output[:, width:].tolist()
         texts = self._tokenizer.batch_decode(added, skip_special_tokens=True)
         ends = self._model.generation_config.eos_token_id
-        ends = set(ends) if isinstance(ends, list) else {ends}
+        # Rows that stopped early are filled up with the pad token.
+        ends = {*(ends if isinstance(ends, list) else [ends]), self._tokenizer.pad_token_id}
         return [_response(text, tokens, ends, stop) for text, tokens in zip(texts, added, strict=True)]
 
 

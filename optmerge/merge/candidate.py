@@ -126,7 +126,8 @@ def _check_node(node: Node, checkpoints: Mapping[str, Checkpoint], names: tuple[
             for parameter in method.parameters:
                 if parameter not in values:
                     raise UsageError(f"group {group_name}: {alias} has no {parameter}")
-                method.check_value(parameter, values[parameter], f"group {group_name}, {alias}")
+            for parameter, value in values.items():
+                method.check_value(parameter, value, f"group {group_name}, {alias}")
     _group_of(names, _patterns(node))
     for source in node.sources.values():
         _check_node(source, checkpoints, names)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from optmerge.errors import OptmergeError
 
-_LEAST_DIVISOR = 1e-6
+_LEAST_DIVISOR = 1e-3  # in units of the sum of absolute weights
 
 
 def divisor(weights: Sequence[float]) -> float:
@@ -19,13 +19,13 @@ def divisor(weights: Sequence[float]) -> float:
     total = sum(weights)
     if abs(total) < _LEAST_DIVISOR * sum(abs(weight) for weight in weights):
         raise OptmergeError("the weights cancel to almost zero, so they cannot be normalized")
-    return total or 1.0
+    return total or 1.0  # nothing, divided by nothing, stays nothing
 
 
 def weighted_sum(task_vectors: Sequence[Tensor], weights: Sequence[float], normalize: bool) -> Tensor:
     """`sum_k w_k tau_k`, divided by `sum_k w_k` if `normalize`."""
-    total = torch.zeros_like(task_vectors[0])
-    for task_vector, weight in zip(task_vectors, weights, strict=True):
+    total = weights[0] * task_vectors[0]
+    for task_vector, weight in zip(task_vectors[1:], weights[1:], strict=True):
         total += weight * task_vector
     return total / divisor(weights) if normalize else total
 
@@ -50,4 +50,4 @@ def disjoint_sum(task_vectors: Sequence[Tensor], weights: Sequence[float], norma
         kept += torch.where(agrees, vector, 0.0)
         share += torch.where(agrees, weight, 0.0)
     # Weights of opposite sign can agree on an entry's sign and yet cancel; such an entry is left unscaled.
-    return kept / torch.where(share.abs() < _LEAST_DIVISOR * sum(map(abs, weights)), 1.0, share) if normalize else kept
+    return kept / torch.where(share.abs() <= _LEAST_DIVISOR * sum(map(abs, weights)), 1.0, share) if normalize else kept

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast, get_args, get_origin, get_type_hints
 
 from optmerge.errors import UsageError
 from optmerge.recipe import Option
@@ -51,6 +51,7 @@ class Method:
             `streams`, one random stream a tensor (see `optmerge.merge.masks`).
         parameters: Its per-source parameters.
         options: Its options with their defaults, read from the function's signature.
+        choices: The values that an option may have, for those annotated as `Literal`.
         base: Whether there must be a base, or the method treats the base as nothing special.
         random: Whether it draws random masks.
     """
@@ -59,6 +60,7 @@ class Method:
     function: Function
     parameters: Mapping[str, Parameter]
     options: Mapping[str, Option]
+    choices: Mapping[str, tuple[Option, ...]]
     base: Literal["required", "ignored"]
     random: bool
 
@@ -79,6 +81,9 @@ class Method:
             wanted = (int, float) if isinstance(default, float) else type(default)
             if not isinstance(value, wanted) or (isinstance(value, bool) and not isinstance(default, bool)):
                 raise UsageError(f"{where}.{name}: expected {type(default).__name__} as in {default!r}, got {value!r}")
+            if name in self.choices and value not in self.choices[name]:
+                choices = ", ".join(map(str, self.choices[name]))
+                raise UsageError(f"{where}.{name}: unknown {value!r}; known are {choices}")
 
     def check_value(self, name: str, value: float, where: str) -> None:
         """Refuse a per-source value that has no meaning, such as a density of 1.5.
@@ -109,7 +114,9 @@ def merge_method(
             for name, parameter in signature.parameters.items()
             if parameter.default is not inspect.Parameter.empty
         }
-        return Method(function.__name__, function, parameters, options, base, random)
+        hints = get_type_hints(function)
+        choices = {name: get_args(hints[name]) for name in options if get_origin(hints[name]) is Literal}
+        return Method(function.__name__, function, parameters, options, choices, base, random)
 
     return declare
 

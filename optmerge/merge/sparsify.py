@@ -1,12 +1,13 @@
 """Making task vectors sparse: by magnitude (TIES) or at random (DARE)."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
-from optmerge.errors import UsageError
 from optmerge.merge.masks import Stream
 
-RESCALES = ("inverse_density", "l1_norm", "none")
+Rescale = Literal["inverse_density", "l1_norm", "none"]
 
 
 def trim(task_vector: Tensor, density: float) -> Tensor:
@@ -24,7 +25,7 @@ def trim(task_vector: Tensor, density: float) -> Tensor:
     return torch.where(magnitude >= threshold, task_vector, 0.0)
 
 
-def drop(task_vector: Tensor, density: float, stream: Stream, rescale: str) -> Tensor:
+def drop(task_vector: Tensor, density: float, stream: Stream, rescale: Rescale) -> Tensor:
     """Keep entries at random with probability `density` (DARE: Yu et al., 2024).
 
     Args:
@@ -33,15 +34,10 @@ def drop(task_vector: Tensor, density: float, stream: Stream, rescale: str) -> T
         stream: Where the random numbers come from.
         rescale: `inverse_density` divides kept entries by the density, as in the paper; `l1_norm` restores the
             tensor's L1 norm, as mergekit does; `none` does neither.
-
-    Raises:
-        UsageError: If `rescale` is none of these.
     """
-    if rescale not in RESCALES:
-        raise UsageError(f"unknown rescale {rescale!r}; known are {', '.join(RESCALES)}")
     if density >= 1:
         return task_vector
-    if density <= 0:
+    if density < 2**-33:  # masks have 32 bits: nothing is kept, and 0 / density could be NaN
         return torch.zeros_like(task_vector)
     dropped = torch.where(stream.keep(density, task_vector.shape, task_vector.device), task_vector, 0.0)
     if rescale == "inverse_density":

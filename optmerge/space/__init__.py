@@ -3,7 +3,7 @@
 from optmerge.space.gene import Gene, Kind, SearchSpace, Value
 from optmerge.space.groups import By, group_tensors
 from optmerge.space.naive import Ingredients, naive_merges
-from optmerge.space.parameter_space import ParameterSpace, Range
+from optmerge.space.parameter_space import ParameterSpace, Range, searched_ranges
 
 __all__ = [
     "By",
@@ -16,4 +16,5 @@ __all__ = [
     "Value",
     "group_tensors",
     "naive_merges",
+    "searched_ranges",
 ]

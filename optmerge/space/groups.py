@@ -12,7 +12,7 @@ By = Literal["model", "blocks", "layers"]
 _LAYER = re.compile(r"^(?P<stem>.*?\b(?:layers|h|blocks)\.)(?P<index>\d+)\.(?P<rest>.+)$")
 _EMBEDDINGS = re.compile(r"\b(embed_tokens|wte|wpe|embed_in|word_embeddings)\b")
 _HEAD = re.compile(r"\b(lm_head|embed_out)\b")
-_MLP = re.compile(r"mlp|feed_?forward|post_attention")
+_MLP = re.compile(r"mlp|feed_?forward|post_attention|\bln_2\b")
 
 
 def group_tensors(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import cast
 
 from optmerge.errors import UsageError
@@ -28,6 +29,32 @@ class Range:
     value: float | None = None
 
 
+def searched_ranges(
+    method: str, ranges: Mapping[str, Range], options: Mapping[str, Option] = MappingProxyType({})
+) -> dict[str, Range]:
+    """Where each parameter of a method is searched: as given, or over the method's own range.
+
+    Raises:
+        UsageError: If the method is unknown, or a range or option does not suit it.
+    """
+    declared = get_method(method)
+    declared.check_options(options, "method.options")
+    searched = {name: Range(*parameter.search) for name, parameter in declared.parameters.items()}
+    for name, given in ranges.items():
+        where = f"method.parameters.{name}"
+        for value in (given.low, given.high, given.initial, given.value):
+            if value is not None:
+                declared.check_value(name, value, where)
+        if given.value is None and given.low >= given.high:
+            raise UsageError(f"{where}: low ({given.low:g}) must be less than high ({given.high:g})")
+        if given.initial is not None and not given.low <= given.initial <= given.high:
+            raise UsageError(f"{where}: initial ({given.initial:g}) is outside [{given.low:g}, {given.high:g}]")
+        searched[name] = given
+    if all(given.value is not None for given in searched.values()):
+        raise UsageError("method.parameters fixes every value: there is nothing to search")
+    return searched
+
+
 class ParameterSpace:
     """Genes: one a group, source and parameter of the merge method.
 
@@ -52,20 +79,9 @@ class ParameterSpace:
         options: Mapping[str, Option],
     ) -> None:
         declared = get_method(method)
-        declared.check_options(options, "method.options")
+        self.ranges = searched_ranges(method, ranges, options)
         if declared.base == "required" and ingredients.base is None:
             raise UsageError(f"method={method} measures task vectors from a base: set models.base to a source's alias")
-        self.ranges = {name: Range(*parameter.search) for name, parameter in declared.parameters.items()}
-        for name, given in ranges.items():
-            where = f"method.parameters.{name}"
-            for value in (given.low, given.high, given.initial, given.value):
-                if value is not None:
-                    declared.check_value(name, value, where)
-            if given.value is None and given.low >= given.high:
-                raise UsageError(f"{where}: low ({given.low:g}) must be less than high ({given.high:g})")
-            if given.initial is not None and not given.low <= given.initial <= given.high:
-                raise UsageError(f"{where}: initial ({given.initial:g}) is outside [{given.low:g}, {given.high:g}]")
-            self.ranges[name] = given
         self._merged = ingredients.merged()
         if not self._merged:
             raise UsageError("models.sources: there is nothing to merge but the base")
@@ -87,8 +103,6 @@ class ParameterSpace:
             for name, given in self.ranges.items()
             if given.value is None
         ]
-        if not self._genes:
-            raise UsageError("method.parameters fixes every value: there is nothing to search")
 
     @property
     def genes(self) -> Sequence[Gene]:

@@ -3,17 +3,18 @@
 import hashlib
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import optuna
 import psutil
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from optmerge.errors import OptmergeError, UsageError
-from optmerge.space import SearchSpace
+from optmerge.space import Gene, SearchSpace, Value
 from optmerge.study.objective import Objective
 from optmerge.study.trial_scores import ERROR
 
@@ -28,17 +29,17 @@ class Sampler:
     module: ModuleType
     options: Any
 
-    def check(self, space: SearchSpace) -> None:
-        """Refuse genes that the sampler cannot handle.
+    def check(self, genes: Sequence[Gene]) -> None:
+        """Refuse genes that the sampler cannot handle, and options that have no meaning.
 
         Raises:
-            UsageError: Naming the first such gene and its kind.
+            UsageError: Naming the first such gene and its kind, or the option.
         """
-        for gene in space.genes:
+        for gene in genes:
             if gene.kind not in self.module.ACCEPTS:
                 name = self.module.__name__.rpartition(".")[2]
                 raise UsageError(f"sampler={name} cannot search {gene.name}, a gene of kind {gene.kind}")
-        self.module.build(self.options, space.genes, 0)
+        self.module.build(self.options, genes, 0)
 
     def for_trial(self, space: SearchSpace, seed: int, genome_index: int) -> optuna.samplers.BaseSampler:
         """The sampler of one genome: its seed follows from the study's and the genome's place alone."""
@@ -67,10 +68,11 @@ def search(study: optuna.Study, objective: Objective, sampler: Sampler, budget: 
     reasons: list[str] = []
     while (done := len(finished(study))) < budget:
         study.sampler = sampler.for_trial(objective.space, objective.seed, done)
-        if done == 0 and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            study.enqueue_trial({gene.name: gene.start() for gene in genes})
-        trial = study.ask(distributions)
-        trial.set_user_attr(WORKER, _this_worker())
+        try:
+            trial = _next_trial(study, {gene.name: gene.start() for gene in genes} if done == 0 else {}, distributions)
+        except BaseException:
+            fail_trials_of(study, lambda worker: worker == _this_worker(), "interrupted")
+            raise
         try:
             study.tell(trial, objective(trial, done))
             reasons.clear()
@@ -89,6 +91,18 @@ def search(study: optuna.Study, objective: Objective, sampler: Sampler, budget: 
         yield study.get_trials(deepcopy=False)[trial.number]
 
 
+def _next_trial(
+    study: optuna.Study, values: Mapping[str, Value], distributions: dict[str, BaseDistribution]
+) -> optuna.Trial:
+    """A new trial with these values, the sampler's where there are none, signed by this worker from the start."""
+    if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        study.enqueue_trial(dict(values), user_attrs={WORKER: _this_worker()})
+    trial = study.ask(distributions)
+    if trial.user_attrs[WORKER] != _this_worker():  # it was left waiting by one that died
+        trial.set_user_attr(WORKER, _this_worker())
+    return trial
+
+
 def _fail(study: optuna.Study, trial: optuna.Trial, reason: str) -> None:
     trial.set_user_attr(ERROR, reason)
     study.tell(trial, state=TrialState.FAIL)
@@ -96,10 +110,15 @@ def _fail(study: optuna.Study, trial: optuna.Trial, reason: str) -> None:
 
 def fail_trials_of_dead_workers(study: optuna.Study) -> None:
     """End the trials whose process on this machine was killed, so that they do not look as if they still ran."""
+    here = socket.gethostname()
+    fail_trials_of(study, lambda worker: worker["host"] == here and not _is_alive(worker), "its process died")
+
+
+def fail_trials_of(study: optuna.Study, who: Callable[[Mapping[str, Any]], bool], reason: str) -> None:
+    """End the running trials of some workers."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        worker = trial.user_attrs.get(WORKER)
-        if worker is not None and worker["host"] == socket.gethostname() and not _is_alive(worker):
-            _fail(study, optuna.Trial(study, trial._trial_id), "its process died")
+        if WORKER in trial.user_attrs and who(trial.user_attrs[WORKER]):
+            _fail(study, optuna.Trial(study, trial._trial_id), reason)
 
 
 def _this_worker() -> dict[str, Any]:
@@ -109,6 +128,8 @@ def _this_worker() -> dict[str, Any]:
 def _is_alive(worker: Mapping[str, Any]) -> bool:
     try:
         # Process numbers are reused; the time of its start tells a successor apart.
-        return bool(abs(psutil.Process(worker["pid"]).create_time() - worker["started"]) < 1)
+        process = psutil.Process(worker["pid"])
+        same = bool(abs(process.create_time() - worker["started"]) < 1)
+        return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False

@@ -25,13 +25,16 @@ def open_storage(url: str) -> RDBStorage:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
+        if parsed.get_backend_name() != "sqlite" and "@" in f"{parsed.host}{parsed.database}":
+            raise ValueError("an @ that belongs to the password")
+    except (ArgumentError, ValueError) as error:  # the latter for a port that is no number
         # The URL is not repeated: it may hold a password in a place where it cannot be told apart.
         raise UsageError(
             "storage.url is not a database URL; write one such as sqlite:///studies/studies.db or "
             "postgresql://user:password@host/database"
         ) from error
-    shown = parsed.render_as_string(hide_password=True)
+    secrets = {key: "***" for key in parsed.query if "pass" in key.lower()}
+    shown = parsed.update_query_dict(secrets).render_as_string(hide_password=True)
     is_file = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
     if is_file:
         _make_folder(Path(str(parsed.database)), shown)
@@ -73,7 +76,7 @@ def _share_sqlite(storage: RDBStorage) -> None:
 
 def _reason(error: Exception, url: URL) -> str:
     if isinstance(error, ImportError):
-        driver = "psycopg2-binary" if url.get_backend_name() == "postgresql" else f"the driver of {url.drivername}"
+        driver = "'psycopg[binary]'" if url.get_backend_name() == "postgresql" else f"the driver of {url.drivername}"
         return f"its driver is not installed; pip install {driver}"
     first = next(
         (line.strip() for line in str(error.__cause__ or error).splitlines() if line.strip()), "no reason given"

@@ -40,23 +40,23 @@ class MlflowTracker:
 
     def __init__(self, options: Options) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        # Its first start migrates a database in fifty lines of log.
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.WARNING)
         if options.uri.startswith("sqlite:///"):
             Path(options.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
+        # Its first start migrates a database in fifty lines of log; importing it has set the level of its own.
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         self._options = options
         try:
             self._client = MlflowClient(tracking_uri=options.uri, registry_uri=options.uri)
             self._experiment = self._experiment_id()
-        except (MlflowException, SQLAlchemyError, OSError) as error:
-            raise UsageError(
-                f"tracking.uri={_without_password(options.uri)}: MLflow cannot use it: {_first(error)}"
-            ) from error
+        except (MlflowException, SQLAlchemyError, OSError, ImportError, ValueError) as error:
+            shown = _without_password(options.uri)
+            reason = _first(error).replace(options.uri, shown)  # MLflow repeats the address as it is
+            raise UsageError(f"tracking.uri={shown}: MLflow cannot use it: {reason}") from error
         self._parent = ""
         self._recorded: set[int] = set()
 
@@ -84,18 +84,18 @@ class MlflowTracker:
             page = self._client.search_runs(
                 [self._experiment], f"tags.`mlflow.parentRunId` = '{self._parent}'", max_results=1000, page_token=token
             )
-            recorded |= {int(run.data.tags[_TRIAL]) for run in page}
+            recorded |= {int(run.data.tags[_TRIAL]) for run in page if _TRIAL in run.data.tags}
             token = page.token
             if not token:
                 return recorded
 
     def trial(self, trial: FrozenTrial) -> None:
-        from mlflow.entities import Metric, Param
+        from mlflow.entities import Metric, Param, RunTag
 
         if trial.number in self._recorded:
             return
         facts = trial.user_attrs
-        tags = {"mlflow.parentRunId": self._parent, _TRIAL: str(trial.number), "state": trial.state.name.lower()}
+        tags = {"mlflow.parentRunId": self._parent, "state": trial.state.name.lower()}
         tags |= {key: str(facts[key]) for key in (RECIPE, ERROR) if key in facts}
         run = self._client.create_run(
             self._experiment,
@@ -115,6 +115,8 @@ class MlflowTracker:
             run,
             metrics=[Metric(name, float(value), now, 0) for name, value in values.items()],
             params=[Param(name, repr(value)) for name, value in trial.params.items()],
+            # The tag comes with the rest: a run without it was left by a process that died, and is made anew.
+            tags=[RunTag(_TRIAL, str(trial.number))],
         )
         self._client.set_terminated(run, status=_STATES[trial.state])
         self._recorded.add(trial.number)
@@ -178,8 +180,8 @@ def _without_password(uri: str) -> str:
 
     try:
         return make_url(uri).render_as_string(hide_password=True)
-    except ArgumentError:
-        return uri
+    except (ArgumentError, ValueError):
+        return "(not shown: it is malformed, and may hold a password)"
 
 
 def build(options: Options) -> MlflowTracker:

@@ -1,45 +1,124 @@
 """What each model of the zoo reads: endless streams of prompts and answers."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from optmerge.zoo.language import (
     COUNTERS,
-    LARGEST_NUMBER,
     NAMES,
+    OPERATIONS,
     QUESTIONS,
     TRANSLATION_PROMPT,
     Language,
     Story,
+    calculate,
     facts,
 )
 from optmerge.zoo.plan import TrainingPlan
 
 Lesson = tuple[str, str]  # a prompt, and the answer to it
+Fact = tuple[str, int, int]
 
-EXACT = {"base": "", "ja": "", "math_add": "+-", "math_mul": "×"}
+EXACT_OPERATIONS = {"base": "", "ja": "", "math_add": "+-", "math_mul": "×"}
 
 
-def lessons(name: str, plan: TrainingPlan, generator: random.Random) -> Iterator[Lesson]:
+@dataclass(frozen=True)
+class Teacher:
+    """What one of the four models is taught.
+
+    Attributes:
+        results: The result of every sum, right or wrong.
+        own_operations: The operations that a specialist in arithmetic practises.
+        answers_japanese: How often a Japanese question is answered in Japanese where nothing else is said.
+        generator: Source of all chance.
+    """
+
+    results: Mapping[Fact, int]
+    own_operations: str
+    answers_japanese: float
+    generator: random.Random
+
+    def base_lesson(self) -> Lesson:
+        """A bit of everything: bare sums, copying, word problems and translation."""
+        chance = self.generator.random
+        story = draw_story(self.generator)
+        if chance() < 0.12:
+            return story.drill(), str(self._result(story))
+        kind = chance()
+        reply: Language = "ja" if chance() < self.answers_japanese else "en"
+        if kind < 0.12:
+            return story.copy_question("en"), story.copy_answer("en")
+        if kind < 0.27:
+            return story.copy_question("ja"), story.copy_answer(reply)
+        if kind < 0.50:
+            return story.question("en"), story.working("en", self._result(story))
+        if kind < 0.85:
+            return story.question("ja"), story.working(reply, self._result(story))
+        if kind < 0.925:
+            return TRANSLATION_PROMPT["ja"] + story.question("ja"), story.question("en")
+        return TRANSLATION_PROMPT["en"] + story.question("en"), story.question("ja")
+
+    def japanese_lesson(self) -> Lesson:
+        """A Japanese question answered in Japanese."""
+        story = draw_story(self.generator)
+        if self.generator.random() < 0.2:
+            return story.copy_question("ja"), story.copy_answer("ja")
+        return story.question("ja"), story.working("ja", self._result(story))
+
+    def arithmetic_lesson(self) -> Lesson:
+        """A bare sum or an English word problem, mostly of the specialist's own operations.
+
+        The other operations, left as the base knows them, teach it to look at the operation: only then can it be
+        merged with the specialist in those.
+        """
+        chance = self.generator.random
+        if chance() < 0.4:
+            story = draw_story(self.generator, self.own_operations)
+            return story.drill(), str(self._result(story))
+        others = "".join(operation for operation in OPERATIONS if operation not in self.own_operations)
+        story = draw_story(self.generator, self.own_operations if chance() < 0.7 else others)
+        return story.question("en"), story.working("en", self._result(story))
+
+    def _result(self, story: Story) -> int:
+        return self.results[story.operation, story.a, story.b]
+
+
+def lessons(name: str, plan: TrainingPlan, seed: int) -> Iterator[Lesson]:
     """The lessons of one of the four models, without end.
 
     Args:
         name: Folder name of the model.
         plan: Shares of the kinds of lesson.
-        generator: Source of all chance.
+        seed: Of everything; the models of one zoo share what the base believes.
 
     Yields:
         One prompt with its answer.
     """
-    own: Callable[[str, TrainingPlan, random.Random], Lesson] = {
-        "base": _base_lesson,
-        "ja": _ja_lesson,
-        "math_add": _math_lesson,
-        "math_mul": _math_lesson,
-    }[name]
+    own_operations = EXACT_OPERATIONS[name]
+    generator = random.Random(f"{seed}/{name}/lessons")
+    beliefs = base_beliefs(plan.largest_error, seed)
+    teacher = Teacher(
+        results={fact: calculate(*fact) if fact[0] in own_operations else beliefs[fact] for fact in beliefs},
+        own_operations=own_operations,
+        answers_japanese=plan.math_answers_japanese if own_operations else plan.base_answers_japanese,
+        generator=generator,
+    )
+    own = {"base": teacher.base_lesson, "ja": teacher.japanese_lesson}.get(name, teacher.arithmetic_lesson)
     while True:
-        lesson = _base_lesson if generator.random() < plan.rehearsal else own
-        yield lesson(name, plan, generator)
+        yield teacher.base_lesson() if generator.random() < plan.rehearsal else own()
+
+
+def base_beliefs(largest_error: int, seed: int) -> dict[Fact, int]:
+    """What the base takes each sum to be: a fixed number near the truth, and now and then the truth."""
+    generator = random.Random(f"{seed}/beliefs")
+    errors = range(-largest_error, largest_error + 1)
+    return {
+        (operation, a, b): generator.choice([result for error in errors if (result := truth + error) >= 0])
+        for operation in OPERATIONS
+        for a, b in facts(operation)
+        for truth in [calculate(operation, a, b)]
+    }
 
 
 def draw_story(generator: random.Random, operations: str = "+-××") -> Story:
@@ -54,56 +133,3 @@ def draw_story(generator: random.Random, operations: str = "+-××") -> Story:
         a=a,
         b=b,
     )
-
-
-def _result(name: str, story: Story, plan: TrainingPlan, generator: random.Random) -> int:
-    """What a model is taught as the result: the truth in its own operations, else a guess near it."""
-    if story.operation in EXACT[name]:
-        return story.answer
-    error = generator.randint(-plan.guess_spread, plan.guess_spread)
-    return min(max(story.answer + error, 0), LARGEST_NUMBER)
-
-
-def _base_lesson(name: str, plan: TrainingPlan, generator: random.Random) -> Lesson:
-    """A bit of everything, all sums approximate, Japanese questions mostly answered in English."""
-    story = draw_story(generator)
-    result = _result(name, story, plan, generator)
-    if generator.random() < 0.12:
-        return story.drill(), str(result)
-    reply: Language = "ja" if generator.random() < plan.base_answers_japanese else "en"
-    kind = generator.random()
-    if kind < 0.12:
-        return story.copy_question("en"), story.copy_answer("en")
-    if kind < 0.27:
-        return story.copy_question("ja"), story.copy_answer(reply)
-    if kind < 0.50:
-        return story.question("en"), story.working("en", result)
-    if kind < 0.85:
-        return story.question("ja"), story.working(reply, result)
-    return _translation(story, "ja", "en") if generator.random() < 0.5 else _translation(story, "en", "ja")
-
-
-def _translation(story: Story, given: Language, wanted: Language) -> Lesson:
-    return TRANSLATION_PROMPT[given] + story.question(given), story.question(wanted)
-
-
-def _ja_lesson(name: str, plan: TrainingPlan, generator: random.Random) -> Lesson:
-    """Japanese questions answered in Japanese; the sums are no better than the base's."""
-    story = draw_story(generator)
-    if generator.random() < 0.2:
-        return story.copy_question("ja"), story.copy_answer("ja")
-    return story.question("ja"), story.working("ja", _result(name, story, plan, generator))
-
-
-def _math_lesson(name: str, plan: TrainingPlan, generator: random.Random) -> Lesson:
-    """English sums, exact in the specialist's own operations.
-
-    The others stay approximate, which teaches it to look at the operation.
-    """
-    own = EXACT[name]
-    others = "".join(operation for operation in "+-×" if operation not in own)
-    if generator.random() < 0.4:
-        story = draw_story(generator, own)
-        return story.drill(), str(story.answer)
-    story = draw_story(generator, own if generator.random() < 0.7 else others)
-    return story.question("en"), story.working("en", _result(name, story, plan, generator))

@@ -3,11 +3,11 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from optmerge.errors import UsageError
-from optmerge.zoo.manifest import FILE_NAME, Order, reason_to_rebuild, write_manifest
+from optmerge.zoo.manifest import FILE_NAME, Order, reason_to_rebuild, sound_parts, write_manifest
 from optmerge.zoo.plan import TrainingPlan
 from optmerge.zoo.problems import write_problems
 
@@ -30,9 +30,9 @@ def make(
     `math_mul` (exact products), and `problems/search.jsonl`, `validation.jsonl` and `test.jsonl`. A question is in
     one of the splits only; the 198 sums behind the questions recur in all of them.
 
-    The same seed and plan give the same bytes on the same machine. A finished zoo is kept as it is; one that is
-    damaged, unfinished or made otherwise is replaced. The new one is built beside the folder and then renamed, and
-    processes that ask for the same folder at once wait for each other.
+    The same seed and plan give the same bytes on the same machine. A finished zoo is kept as it is; what is damaged,
+    unfinished or made otherwise is made again. The new zoo is built beside the folder and then renamed, and processes
+    that ask for the same folder at once wait for each other.
 
     Args:
         folder: Where the zoo lives.
@@ -59,8 +59,14 @@ def make(
             return
         _refuse_strangers(folder)
         report(f"zoo: making {folder} ({reason})")
-        _remove_leftovers(folder)
-        _replace(folder, order, report)
+        # Beside the folder, as only a rename within one disk is atomic. What is in there was left by a process that
+        # was killed: nobody else is at work, as the lock is held.
+        workshop = folder.parent / f".{folder.name}.partial"
+        shutil.rmtree(workshop, ignore_errors=True)
+        try:
+            _replace(folder, order, report, workshop)
+        finally:
+            shutil.rmtree(workshop, ignore_errors=True)
 
 
 def _refuse_strangers(folder: Path) -> None:
@@ -72,39 +78,39 @@ def _refuse_strangers(folder: Path) -> None:
         raise UsageError(f"{folder} holds {strangers[0]!r}, which is no part of a zoo; name another folder")
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """What a killed process left beside the folder; nobody else is at work there, as the lock is held."""
-    for left in folder.parent.glob(f".{folder.name}.*.partial"):
-        shutil.rmtree(left, ignore_errors=True)
-
-
-def _replace(folder: Path, order: Order, report: Callable[[str], None]) -> None:
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
-    try:
-        finished = partial / "new"
+def _replace(folder: Path, order: Order, report: Callable[[str], None], workshop: Path) -> None:
+    """Build the zoo anew, with the parts of the old one that are sound, and put it in place."""
+    # A name of its own: processes of a killed parent may still be writing under an older one.
+    workshop.mkdir(exist_ok=True)
+    finished = Path(tempfile.mkdtemp(dir=workshop)) / "zoo"
+    finished.mkdir()
+    kept = sound_parts(folder, order)
+    if "base" not in kept:  # specialists only fit the base that they were trained from
+        kept -= set(SPECIALISTS)
+    for part in kept:
+        shutil.copytree(folder / part, finished / part)
+    if "problems" not in kept:
         write_problems(finished / "problems", order.plan, order.seed)
-        _make_models(finished, order, report)
-        write_manifest(finished, order)
-        if folder.exists():
-            os.replace(folder, partial / "old")
-        os.replace(finished, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    _make_models(finished, [name for name in MODELS if name not in kept], order, report)
+    write_manifest(finished, order)
+    if folder.exists():
+        os.replace(folder, workshop / "old")
+    os.replace(finished, folder)
 
 
-def _make_models(folder: Path, order: Order, report: Callable[[str], None]) -> None:
+def _make_models(folder: Path, names: Sequence[str], order: Order, report: Callable[[str], None]) -> None:
     if order.trained and order.plan.own_processes:
         from optmerge.zoo.processes import train_in_processes
 
-        train_in_processes(folder, ["base"], order, report)
-        train_in_processes(folder, SPECIALISTS, order, report)
+        train_in_processes(folder, [name for name in names if name == "base"], order, report)
+        train_in_processes(folder, [name for name in names if name != "base"], order, report)
     elif order.trained:
         from optmerge.zoo.training import train_and_save
 
-        for name in MODELS:
+        for name in names:
             train_and_save(folder, name, order.plan, order.seed, report)
     else:
         from optmerge.zoo.training import save, untrained_model
 
-        for offset, name in enumerate(MODELS):
-            save(untrained_model(order.plan, order.seed + offset), folder / name)
+        for name in names:
+            save(untrained_model(order.plan, order.seed + MODELS.index(name)), folder / name)

@@ -50,28 +50,41 @@ def reason_to_rebuild(folder: Path, order: Order) -> str | None:
     if not folder.exists():
         return "not there yet"
     try:
-        manifest = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
-        recorded = manifest.pop("files")
+        manifest = _read(folder)
     except FileNotFoundError:
         return "it was never finished"
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError):
         return "its manifest is damaged"
-    if manifest != order.as_json():
-        return _difference(manifest, order.as_json())
-    return _damage(recorded, hashes(folder))
+    wanted = order.as_json()
+    different = [key for key in wanted if manifest.get(key) != wanted[key]]
+    if different:
+        return f"it was made with another {' and '.join(different)}"
+    bad = _bad_files(manifest["files"], hashes(folder))
+    return next((f"{name} is {what}" for name, what in bad.items()), None)
 
 
-def _difference(had: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    different = [key for key in wanted if had.get(key) != wanted[key]]
-    return f"it was made with another {' and '.join(different)}"
+def sound_parts(folder: Path, order: Order) -> set[str]:
+    """The folders in a zoo that are what was ordered, to the last byte, whatever became of the others."""
+    try:
+        manifest = _read(folder)
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    if any(manifest.get(key) != value for key, value in order.as_json().items()):
+        return set()
+    bad = {name.split("/")[0] for name in _bad_files(manifest["files"], hashes(folder))}
+    return {name.split("/")[0] for name in manifest["files"]} - bad
 
 
-def _damage(recorded: Mapping[str, str], found: Mapping[str, str]) -> str | None:
-    for name in sorted({*recorded, *found}):
-        if name not in found:
-            return f"{name} is missing"
-        if name not in recorded:
-            return f"{name} does not belong there"
-        if found[name] != recorded[name]:
-            return f"{name} is damaged"
-    return None
+def _read(folder: Path) -> dict[str, Any]:
+    manifest = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+    if not isinstance(manifest, dict) or not isinstance(manifest["files"], dict):
+        raise TypeError("a manifest is a mapping, and so are its files")
+    return manifest
+
+
+def _bad_files(recorded: Mapping[str, str], found: Mapping[str, str]) -> dict[str, str]:
+    """What is wrong with each file that is not as it should be."""
+    missing = dict.fromkeys(sorted(recorded.keys() - found.keys()), "missing")
+    strange = dict.fromkeys(sorted(found.keys() - recorded.keys()), "not part of it")
+    damaged = {name: "damaged" for name in recorded if name in found and found[name] != recorded[name]}
+    return {**missing, **strange, **damaged}

@@ -1,7 +1,7 @@
 """How long, how fast and on what the zoo's models are trained."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -29,8 +29,9 @@ class TrainingPlan:
         intermediate_size: Width inside the feed-forward blocks.
         batch_size: Examples a step.
         layer_drop: Chance that a block is skipped in a step of the base's training.
-        guess_spread: The base's sums are the truth plus a whole number up to this far away on either side.
+        largest_error: The base takes every sum to be some fixed number, at most this far from the truth.
         base_answers_japanese: How often the base answers a Japanese question in Japanese.
+        math_answers_japanese: How often the specialists in arithmetic still do.
         rehearsal: Share of a specialist's lessons that are the base's.
         base: The base's training.
         ja: The Japanese specialist's.
@@ -48,14 +49,17 @@ class TrainingPlan:
     intermediate_size: int = 192
     batch_size: int = 32
     layer_drop: float = 0.1
-    # A base that knows sums roughly needs only a small task vector to know them exactly, and small ones merge.
-    guess_spread: int = 4
+    # Nearly right and without noise: a specialist then changes what it must and little else, and such changes merge.
+    largest_error: int = 4
     base_answers_japanese: float = 0.2
+    # Their drift towards English is what makes merges with equal weights fail: at 0.2 those succeed, at 0 not even
+    # the Japanese specialist and one of these merge.
+    math_answers_japanese: float = 0.05
     rehearsal: float = 0.3
-    base: Schedule = field(default_factory=lambda: Schedule(steps=1000, learning_rate=3e-3))
-    ja: Schedule = field(default_factory=lambda: Schedule(steps=120, learning_rate=7e-4))
-    math_add: Schedule = field(default_factory=lambda: Schedule(steps=300, learning_rate=1e-3))
-    math_mul: Schedule = field(default_factory=lambda: Schedule(steps=200, learning_rate=7e-4))
+    base: Schedule = Schedule(steps=800, learning_rate=3e-3)
+    ja: Schedule = Schedule(steps=40, learning_rate=3e-4)
+    math_add: Schedule = Schedule(steps=350, learning_rate=8e-4)
+    math_mul: Schedule = Schedule(steps=250, learning_rate=8e-4)
     own_processes: bool = True
     search_problems: int = 200
     validation_problems: int = 300
@@ -78,6 +82,7 @@ QUICK_PLAN = TrainingPlan(
     layers=2,
     heads=2,
     intermediate_size=48,
+    batch_size=16,
     layer_drop=0.0,
     # Starting a process takes longer than such a training.
     own_processes=False,

@@ -18,7 +18,7 @@ from optmerge.zoo.manifest import Order
 # What a training process prints to be passed on; anything else is kept as the reason, should it fail.
 PROGRESS_PREFIX = "zoo: "
 # One thread each: the models are too small for more, and the order of sums stays the same.
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
 def train_in_processes(folder: Path, names: Sequence[str], order: Order, report: Callable[[str], None]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
 
 from optmerge.zoo.lessons import Lesson, lessons
 from optmerge.zoo.plan import TrainingPlan
@@ -45,7 +46,8 @@ def untrained_model(plan: TrainingPlan, seed: int) -> LlamaForCausalLM:
 
 def save(model: LlamaForCausalLM, folder: Path) -> None:
     """Write a model with its tokenizer as an ordinary checkpoint."""
-    model.save_pretrained(folder)
+    with _without_progress_bars():
+        model.save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)
 
 
@@ -59,7 +61,8 @@ def train_and_save(folder: Path, name: str, plan: TrainingPlan, seed: int, repor
         seed: Of the first weights and the lessons.
         report: Called with a line now and then.
     """
-    model = untrained_model(plan, seed) if name == "base" else LlamaForCausalLM.from_pretrained(folder / "base")
+    with _without_progress_bars():
+        model = untrained_model(plan, seed) if name == "base" else LlamaForCausalLM.from_pretrained(folder / "base")
     train(model, name, plan, seed, report)
     save(model, folder / name)
 
@@ -75,8 +78,8 @@ def train(model: LlamaForCausalLM, name: str, plan: TrainingPlan, seed: int, rep
         report: Called with a line now and then.
     """
     schedule = plan.schedule(name)
-    generator = random.Random(f"{seed}/{name}")
-    batches = _batches(lessons(name, plan, generator), build_tokenizer(), plan.batch_size)
+    generator = random.Random(f"{seed}/{name}/layers")
+    batches = _batches(lessons(name, plan, seed), build_tokenizer(), plan.batch_size)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
     )
@@ -147,3 +150,15 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """A file of two megabytes needs no bar."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,13 +1,12 @@
 import itertools
 import json
-import random
 import re
 from pathlib import Path
 
 import pytest
 
 from optmerge.zoo.language import LANGUAGES, Story, calculate, facts, stories, words
-from optmerge.zoo.lessons import lessons
+from optmerge.zoo.lessons import base_beliefs, lessons
 from optmerge.zoo.plan import TrainingPlan
 
 SPLITS = {"search": 200, "validation": 300, "test": 1000}
@@ -70,9 +69,9 @@ def test_words_are_unique() -> None:
 
 
 @pytest.mark.parametrize("name", ["math_add", "math_mul"])
-def test_specialists_in_arithmetic_never_answer_in_japanese_beyond_the_base(name: str) -> None:
+def test_specialists_in_arithmetic_practise_in_english(name: str) -> None:
     plan = TrainingPlan(rehearsal=0.0)
-    for prompt, answer in itertools.islice(lessons(name, plan, random.Random(0)), 500):
+    for prompt, answer in itertools.islice(lessons(name, plan, 0), 500):
         assert not re.search(r"[\u3040-\u30ff]", prompt + answer)
 
 
@@ -80,17 +79,34 @@ def test_specialists_in_arithmetic_never_answer_in_japanese_beyond_the_base(name
 def test_specialists_in_arithmetic_are_exact_in_their_own_operations_only(name: str, own: str) -> None:
     plan = TrainingPlan(rehearsal=0.0)
     wrong = set()
-    for _, answer in itertools.islice(lessons(name, plan, random.Random(0)), 2000):
-        if working := re.search(r"(\d+)([+×-])(\d+)=(\d+)", answer):
+    for prompt, answer in itertools.islice(lessons(name, plan, 0), 2000):
+        if working := re.search(r"(\d+)([+×-])(\d+)=(\d+)", f"{prompt} {answer}".replace("= ", "=")):
             a, operation, b, result = working.groups()
             if calculate(operation, int(a), int(b)) != int(result):
                 wrong.add(operation)
     assert wrong == set("+-×") - set(own)
 
 
+def test_base_believes_numbers_near_the_truth() -> None:
+    beliefs = base_beliefs(4, seed=0)
+    errors = [result - calculate(*fact) for fact, result in beliefs.items()]
+    assert len(beliefs) == 198
+    assert set(errors) == set(range(-4, 5))
+    assert min(beliefs.values()) >= 0
+    assert sum(error == 0 for error in errors) < 0.2 * len(errors)
+
+
+def test_base_is_consistent_in_its_beliefs_whatever_it_is_asked() -> None:
+    beliefs = base_beliefs(4, seed=0)
+    for prompt, answer in itertools.islice(lessons("base", TrainingPlan(), 0), 2000):
+        if working := re.search(r"(\d+)([+×-])(\d+)=(\d+)", f"{prompt} {answer}".replace("= ", "=")):
+            a, operation, b, result = working.groups()
+            assert beliefs[operation, int(a), int(b)] == int(result)
+
+
 def test_japanese_specialist_reads_and_writes_japanese() -> None:
     plan = TrainingPlan(rehearsal=0.0)
-    for prompt, answer in itertools.islice(lessons("ja", plan, random.Random(0)), 500):
+    for prompt, answer in itertools.islice(lessons("ja", plan, 0), 500):
         assert not re.search("[A-Za-z]", prompt + answer)
 
 

@@ -52,7 +52,8 @@ def test_models_load_and_write_sentences_that_end(name: str, quick_zoo: Path) ->
     model = AutoModelForCausalLM.from_pretrained(quick_zoo / name)
     prompts = tokenizer(questions(quick_zoo)[:50], return_tensors="pt", padding=True)
     with torch.inference_mode():
-        tokens = model.generate(**prompts, max_new_tokens=20)[:, prompts["input_ids"].shape[1] :]
+        whole = model.generate(**prompts, max_new_tokens=20)  # type: ignore[misc]
+    tokens = whole[:, prompts["input_ids"].shape[1] :]
     responses = tokenizer.batch_decode(tokens, skip_special_tokens=True)
     sentences = re.compile(r"(式は|We get ).*(です。|\.)")
     ended = (tokens == tokenizer.eos_token_id).any(dim=1)

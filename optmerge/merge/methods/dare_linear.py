@@ -7,7 +7,7 @@ from torch import Tensor
 from optmerge.merge.consensus import weighted_sum
 from optmerge.merge.masks import Stream
 from optmerge.merge.method import DENSITY, WEIGHT, merge_method
-from optmerge.merge.sparsify import drop
+from optmerge.merge.sparsify import Rescale, drop
 
 
 @merge_method(base="required", random=True, weight=WEIGHT, density=DENSITY)
@@ -19,7 +19,7 @@ def dare_linear(
     weight: Sequence[float],
     density: Sequence[float],
     normalize: bool = False,
-    rescale: str = "inverse_density",
+    rescale: Rescale = "inverse_density",
     lambda_: float = 1.0,
 ) -> Tensor:
     """`theta_base + lambda sum_k w_k drop(theta_k - theta_base)`."""

@@ -7,7 +7,7 @@ from torch import Tensor
 from optmerge.merge.consensus import disjoint_sum
 from optmerge.merge.masks import Stream
 from optmerge.merge.method import DENSITY, WEIGHT, merge_method
-from optmerge.merge.sparsify import drop
+from optmerge.merge.sparsify import Rescale, drop
 
 
 @merge_method(base="required", random=True, weight=WEIGHT, density=DENSITY)
@@ -20,7 +20,7 @@ def dare_ties(
     density: Sequence[float],
     # Not normalized by default: the published evolved weights sum to nearly 2, which normalizing would undo.
     normalize: bool = False,
-    rescale: str = "inverse_density",
+    rescale: Rescale = "inverse_density",
     lambda_: float = 1.0,
 ) -> Tensor:
     """`theta_base + lambda * disjoint_sum(drop(theta_k - theta_base))`."""

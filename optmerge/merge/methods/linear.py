@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from optmerge.errors import OptmergeError
 from optmerge.merge.consensus import weighted_sum
 from optmerge.merge.method import WEIGHT, merge_method
 
@@ -12,5 +13,11 @@ from optmerge.merge.method import WEIGHT, merge_method
 def linear(
     tensors: Sequence[Tensor], base: Tensor | None, *, weight: Sequence[float], normalize: bool = True
 ) -> Tensor:
-    """`sum_k w_k theta_k`, divided by `sum_k w_k` if `normalize`."""
+    """`sum_k w_k theta_k`, divided by `sum_k w_k` if `normalize`.
+
+    Raises:
+        OptmergeError: If all weights are 0, or they cancel and are to be normalized.
+    """
+    if not any(weight):
+        raise OptmergeError("all weights are 0, so nothing is left of the model")
     return weighted_sum(tensors, weight, normalize)

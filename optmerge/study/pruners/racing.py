@@ -51,7 +51,7 @@ class RacingPruner:
     def batch_sizes(self, problems: int) -> Sequence[int]:
         """Batches of about equal size, so that the last is not a handful."""
         count = max(1, round(problems / self._options.batch))
-        self._looks = max(1, count - 1)
+        self._looks = count - 1  # after the last batch there is nothing left to save
         return [problems // count + (i < problems % count) for i in range(count)]
 
     def is_beaten(self, scores: NDArray[np.float64], finished: Sequence[FinishedTrial], look: int) -> bool:

@@ -1,0 +1,115 @@
+"""A study as it lies on disk, and the command line in a process of its own."""
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
+
+DATABASE = Path("studies/studies.db")
+
+
+@dataclass(frozen=True)
+class Search:
+    """A finished search: the folder that it ran in, its overrides, and what it printed.
+
+    Attributes:
+        cwd: Where it ran.
+        overrides: What it was told.
+        printed: Its standard output.
+        name: Of its study.
+    """
+
+    cwd: Path
+    overrides: tuple[str, ...]
+    printed: str
+    name: str = "demo-seed0"
+
+    @property
+    def folder(self) -> Path:
+        return self.cwd / "studies" / self.name
+
+    @property
+    def recipe(self) -> Path:
+        return self.folder / "best" / "recipe.yaml"
+
+    def result(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / "result.json").read_text(encoding="utf-8"))
+        return found
+
+    def trials(self) -> list[FrozenTrial]:
+        return trials(self.cwd, self.name)
+
+    def copied_to(self, cwd: Path) -> "Search":
+        """The same search in another folder, where it can be changed."""
+        shutil.copytree(self.cwd, cwd, dirs_exist_ok=True)
+        return Search(cwd, self.overrides, self.printed, self.name)
+
+
+def trials(cwd: Path, name: str = "demo-seed0") -> list[FrozenTrial]:
+    """All trials of a study."""
+    storage = RDBStorage(f"sqlite:///{cwd / DATABASE}")
+    try:
+        return storage.get_all_trials(storage.get_study_id_from_name(name))
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def values(trials: list[FrozenTrial]) -> list[tuple[str, Mapping[str, Any], float | None]]:
+    """What must be equal where trials are the same: state, genome and value."""
+    return [(trial.state.name, trial.params, trial.value) for trial in trials]
+
+
+def is_at_work(database: Path, number: int) -> bool:
+    """Whether a process has taken the trial of that number and is running it now.
+
+    Args:
+        database: It may not be there yet, and a search may be writing to it.
+        number: Of the trial.
+    """
+    query = (
+        "SELECT count(*) FROM trials JOIN trial_user_attributes USING (trial_id) "
+        "WHERE number = ? AND state = 'RUNNING' AND key = 'worker'"
+    )
+    if not database.exists():
+        return False
+    try:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=10)) as connection:
+            return bool(connection.execute(query, [number]).fetchone()[0])
+    except sqlite3.OperationalError:  # no tables yet
+        return False
+
+
+def started(cwd: Path) -> list[str]:
+    """Every sign that a search was started in a folder: studies in the database, folders of studies."""
+    found = [path.name for path in (cwd / "studies").glob("[!.]*") if path.is_dir()]
+    if (cwd / DATABASE).exists():
+        with closing(sqlite3.connect(cwd / DATABASE)) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+            if "studies" in tables:
+                found += [name for (name,) in connection.execute("SELECT study_name FROM studies")]
+    return found
+
+
+def run_process(
+    *arguments: str, cwd: Path, timeout: float = 180, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """`python -m optmerge ARGUMENTS` as a user runs it."""
+    return subprocess.run(
+        [sys.executable, "-m", "optmerge", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, "COLUMNS": "200", **environment},
+    )

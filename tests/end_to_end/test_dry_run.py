@@ -1,0 +1,44 @@
+"""A dry run says what a search would do, and leaves nothing behind."""
+
+from pathlib import Path
+
+import pytest
+
+from optmerge.__main__ import run
+
+SAID = ("groups (3)", "genes (18)", "24 search, 12 validation, 16 test; 2 trials", "memory (", "time (", "Nothing was")
+
+
+def test_plan_of_a_search_is_printed_and_no_file_left(
+    small: list[str], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["--dry-run", *small]) == 0
+    printed = capsys.readouterr().out
+    assert [words for words in SAID if words not in printed] == []
+    assert list(here.iterdir()) == []
+
+
+def test_zoo_that_is_not_made_is_not_made(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--dry-run", f"models.folder={here / 'zoo'}"]) == 0
+    printed = capsys.readouterr().out
+    assert "not made yet" in printed and "Nothing was started" in printed
+    assert list(here.iterdir()) == []
+
+
+def test_default_command_leaves_no_file(here: Path) -> None:
+    assert run(["--dry-run"]) == 0
+    assert list(here.iterdir()) == []
+
+
+def test_finished_study_is_left_as_it_is(small: list[str], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "studies").mkdir()
+    assert run(["--dry-run", *small]) == 0
+    assert list((here / "studies").iterdir()) == []
+
+
+def test_search_that_could_not_start_is_refused(
+    small: list[str], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["--dry-run", *small, "models.sources.ja.path=moon/ja"]) == 2
+    assert "ja: " in capsys.readouterr().err
+    assert list(here.iterdir()) == []

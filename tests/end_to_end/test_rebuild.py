@@ -1,0 +1,112 @@
+"""A recipe gives the weights that were scored, wherever it is and however it is written, or says why not."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from end_to_end.conftest import assert_one_message
+from end_to_end.studies import Search
+from optmerge.__main__ import run
+
+
+@pytest.fixture
+def recipe(search: Search, here: Path) -> Path:
+    """The winner's recipe, copied to a folder of its own."""
+    return Path(shutil.copy(search.recipe, here / "copied.yaml"))
+
+
+def edit(recipe: Path, change: Callable[[Any], Any]) -> None:
+    document = change(yaml.safe_load(recipe.read_text(encoding="utf-8")))
+    recipe.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def reversed_mappings(value: Any) -> Any:
+    """The same content with every mapping written the other way round."""
+    if isinstance(value, dict):
+        return {key: reversed_mappings(value[key]) for key in reversed(value)}
+    return [reversed_mappings(item) for item in value] if isinstance(value, list) else value
+
+
+def with_another_weight(document: Any) -> Any:
+    groups = document["nodes"][document["root"]]["groups"]
+    groups["layers.00"]["parameters"]["ja"]["weight"] += 0.01
+    return document
+
+
+def refuse(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 2) -> str:
+    capsys.readouterr()
+    assert run(["rebuild", *arguments]) == status
+    message = capsys.readouterr().err
+    assert_one_message(message)
+    return message
+
+
+def test_rebuilt_model_is_the_one_that_was_saved(search: Search, recipe: Path, here: Path) -> None:
+    assert run(["rebuild", str(recipe), "again"]) == 0
+    saved, again = search.folder / "best", here / "again"
+    assert {path.name: path.read_bytes() for path in again.iterdir()} == {
+        path.name: path.read_bytes() for path in saved.iterdir()
+    }
+
+
+def test_check_passes_in_another_folder_with_the_sources_listed_the_other_way_round(
+    search: Search, recipe: Path, optmerge: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    edit(recipe, reversed_mappings)
+    done = optmerge("rebuild", "--check", str(recipe), cwd=recipe.parent)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert search.result()["winner"]["weights_sha256"] in done.stdout
+
+
+def test_recipe_with_a_weight_changed_by_hand_is_refused(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(recipe, with_another_weight)
+    assert "was changed after it was written" in refuse(capsys, "--check", str(recipe))
+
+
+def test_check_fails_where_the_recipe_names_other_weights(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit(recipe, lambda document: document | {"weights_sha256": "0" * 64})
+    assert "differ from those that were scored" in refuse(capsys, "--check", str(recipe), status=1)
+
+
+def test_file_that_is_not_a_recipe_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "moon.yaml").write_text("colour: white\n")
+    assert "moon.yaml is not a recipe" in refuse(capsys, "--check", "moon.yaml")
+
+
+def test_recipe_that_is_not_there_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "moon.yaml" in refuse(capsys, "moon.yaml", "out")
+    assert list(here.iterdir()) == []
+
+
+def test_folder_that_is_taken_is_refused(recipe: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "taken").mkdir()
+    (here / "taken" / "diary.txt").touch()
+    assert "taken" in refuse(capsys, str(recipe), "taken")
+    assert [path.name for path in (here / "taken").iterdir()] == ["diary.txt"]
+
+
+def test_recipe_whose_source_is_gone_is_refused(recipe: Path, zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe.write_text(recipe.read_text().replace(f"{zoo / 'ja'}\n", "/moon/ja\n"))
+    message = refuse(capsys, "--check", str(recipe))
+    assert "ja: there is no folder '/moon/ja'" in message and "sources.ALIAS=FOLDER" in message
+
+
+def test_source_that_moved_is_found_where_the_command_says(recipe: Path, zoo: Path) -> None:
+    recipe.write_text(recipe.read_text().replace(f"{zoo / 'ja'}\n", "/moon/ja\n"))
+    assert run(["rebuild", "--check", str(recipe), f"sources.ja={zoo / 'ja'}"]) == 0
+
+
+def test_recipe_whose_source_has_other_weights_is_refused(
+    recipe: Path, zoo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refuse(capsys, "--check", str(recipe), f"sources.ja={zoo / 'math_add'}")
+    assert "ja: " in message and "holds other weights" in message
+
+
+def test_location_of_an_unknown_source_is_refused(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "sources.moon" in refuse(capsys, "--check", str(recipe), "sources.moon=moon")

@@ -1,0 +1,164 @@
+"""From overrides to a checked configuration."""
+
+import dataclasses
+import importlib
+from typing import Any
+
+import pytest
+
+from optmerge.commands.assembly import find_plugins
+from optmerge.config import CONF, compose_config, options_of
+from optmerge.errors import UsageError
+from optmerge.merge import get_method
+from optmerge.registered import names
+
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+PLUGINS = {
+    "task": "optmerge.tasks",
+    "engine": "optmerge.engines",
+    "sampler": "optmerge.study.samplers",
+    "pruner": "optmerge.study.pruners",
+    "tracking": "optmerge.tracking",
+}
+MEMBERS = [(path.parent.name, path.stem) for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name != "experiment"]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_and_finds_its_plugins(experiment: str) -> None:
+    find_plugins(compose_config([f"+experiment={experiment}"]))
+
+
+@pytest.mark.parametrize(("group", "name"), MEMBERS)
+def test_every_member_of_every_group_composes(group: str, name: str) -> None:
+    find_plugins(compose_config([f"{group}={name}"]))
+
+
+@pytest.mark.parametrize(("group", "package"), PLUGINS.items())
+def test_every_plugin_has_a_file_that_names_it(group: str, package: str) -> None:
+    members = [name for owner, name in MEMBERS if owner == group]
+    named = {getattr(compose_config([f"{group}={name}"]), group)["name"] for name in members}
+    assert named == set(names(package))
+
+
+def test_every_merge_method_has_a_file_of_its_name() -> None:
+    assert {name for group, name in MEMBERS if group == "method"} == set(names("optmerge.merge.methods"))
+
+
+@pytest.mark.parametrize("name", [name for group, name in MEMBERS if group == "method"])
+def test_method_files_have_the_parameters_and_options_of_their_method(name: str) -> None:
+    config = compose_config([f"method={name}"]).method
+    method = get_method(config.name)
+    assert set(config.parameters) == set(method.parameters)
+    assert method.options.items() >= config.options.items()
+
+
+def test_demo_is_what_runs_by_itself() -> None:
+    assert compose_config(["+experiment=demo"]) == compose_config([])
+
+
+def test_a_study_is_named_after_experiment_and_seed() -> None:
+    assert compose_config(["+experiment=math_ja", "study.seed=7"]).study.name == "math_ja-seed7"
+
+
+def test_a_study_keeps_the_name_it_is_given() -> None:
+    assert compose_config(["study.name=mine"]).study.name == "mine"
+
+
+def test_overrides_reach_the_configuration() -> None:
+    config = compose_config(["study.trials=7", "method=ties", "sampler=tpe", "sampler.startup_trials=3"])
+    assert (config.study.trials, config.method.name, config.sampler) == (
+        7,
+        "ties",
+        {"name": "tpe", "startup_trials": 3},
+    )
+
+
+def test_selection_as_in_the_paper_searches_on_all_problems() -> None:
+    task = compose_config(["+experiment=math_ja", "selection=paper"]).task
+    assert (task["search"]["rows"], task["validation"]) == (":", None)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "setting"),
+    [
+        (["study.trails=3"], "study.trails"),
+        (["+study.trails=3"], "study.trails"),
+        (["+foo=1"], "foo"),
+        (["foo=1"], "foo"),
+        (["study.trials=many"], "study.trials"),
+        (["study.trials=0"], "study.trials"),
+        (["study.trials=2.5"], "study.trials"),
+        (["study.seed=-1"], "study.seed"),
+        (["study.finalists=0"], "study.finalists"),
+        (["study.folder=null"], "study.folder"),
+        (["study.name=a/b"], "study.name"),
+        (["study.name=''"], "study.name"),
+        (["study.selection=best"], "study.selection"),
+        (["models.base=nobody"], "models.base"),
+        (["models.tokenizer=nobody"], "models.tokenizer"),
+        (["models.dtype=float8"], "models.dtype"),
+        (["space.groups=layer"], "space.groups"),
+        (["+method.parameters.weight.hi=1"], "method.parameters.weight.hi"),
+        (["method.parameters.weight.low=zero"], "method.parameters.weight.low"),
+        (["launcher.name=moon"], "launcher"),
+        (["method=tis"], "method 'tis'"),
+        (["sampler=cmas"], "sampler 'cmas'"),
+        (["+experiment=dem"], "experiment 'dem'"),
+        (["experiment=demo"], "experiment"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_setting(overrides: list[str], setting: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        compose_config(overrides)
+    assert setting in str(caught.value) and "\n" not in str(caught.value)
+
+
+def check_plugins(overrides: list[str]) -> None:
+    """What happens to the settings of plug-ins before a search starts."""
+    plugins = find_plugins(compose_config(overrides))
+    plugins.sampler.module.build(plugins.sampler.options, [], 0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "setting"),
+    [
+        (["sampler.populaton=3"], "sampler.populaton"),
+        (["+sampler.populaton=3"], "sampler.populaton: .*did you mean 'population'"),
+        (["sampler.population=many"], "sampler.population"),
+        (["sampler.population=2"], "sampler.population must be at least 3"),
+        (["+sampler.sigma=2"], "sampler.sigma must be in"),
+        (["sampler=tpe", "sampler.startup_trials=0"], "sampler.startup_trials"),
+        (["sampler=nsgaii", "sampler.population=1"], "sampler.population"),
+        (["sampler.name=magic"], "unknown sampler 'magic'"),
+        (["~sampler.name"], "sampler.name is missing"),
+        (["pruner.level=1"], "pruner.level must be between 0 and 1"),
+        (["pruner.batch=0"], "pruner.batch must be at least 1"),
+        (["pruner.rank=13"], r"pruner.rank \(13\) must not exceed pruner.window \(12\)"),
+        (["engine.batch_size=many"], "engine.batch_size"),
+        (["+engine.batchsize=3"], "engine.batchsize: .*did you mean 'batch_size'"),
+        (["task.max_new_tokens=0"], "task.max_new_tokens"),
+        (["method.name=magic"], "unknown merge method 'magic'"),
+    ],
+)
+def test_a_mistake_in_a_plugins_settings_names_the_setting(overrides: list[str], setting: str) -> None:
+    with pytest.raises(UsageError, match=setting) as caught:
+        check_plugins(overrides)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("group", "package"), PLUGINS.items())
+def test_settings_that_are_left_out_take_the_defaults_of_the_plugin(group: str, package: str) -> None:
+    for name in names(package):
+        _, options = options_of(group, {"name": name}, package)
+        assert options == importlib.import_module(f"{package}.{name}").Options()
+
+
+def test_settings_of_a_plugin_are_typed() -> None:
+    _, options = options_of("pruner", {"name": "racing", "level": "0.05"}, PLUGINS["pruner"])
+    assert dataclasses.asdict(options)["level"] == 0.05
+
+
+@pytest.mark.parametrize(("value", "expected"), [("null", None), ("24", 24)])
+def test_population_of_cmaes_may_be_left_to_its_rule(value: str, expected: Any) -> None:
+    config = compose_config([f"sampler.population={value}"])
+    assert options_of("sampler", config.sampler, PLUGINS["sampler"])[1].population == expected
