@@ -31,8 +31,8 @@ def print_plan(config: Config, console: Console) -> None:
         if config.models.maker is not None and not Path(str(config.models.folder)).exists():
             say("The sources are not made yet; sizes and times below are those of untrained models of the same shape.")
             _use_folder(config, untrained)
+            make_sources(config, lambda text: None, trained=False)
         plugins = find_plugins(config)
-        make_sources(config, lambda text: None, trained=False)
         assembly = assemble(config, plugins, say)
         for text in (_groups(assembly), _genes(assembly), _problems(assembly), _memory(assembly), _time(assembly)):
             say(text)
@@ -41,8 +41,6 @@ def print_plan(config: Config, console: Console) -> None:
 
 def _use_folder(config: Config, folder: str) -> None:
     """Point everything that lies in the maker's folder to another one."""
-    import dataclasses
-
     old = str(config.models.folder)
     config.models.folder = f"{folder}/made"
     for source in config.models.sources.values():
@@ -50,7 +48,6 @@ def _use_folder(config: Config, folder: str) -> None:
     for settings in config.task.values():
         if isinstance(settings, dict) and settings.get("path"):
             settings["path"] = settings["path"].replace(old, config.models.folder)
-    assert dataclasses.is_dataclass(config)
 
 
 def _groups(assembly: Assembly) -> str:
