@@ -45,10 +45,10 @@ $(VENV)/bin/python:
 # torch is named first and exactly, so that pip takes the build that suits this machine's index.
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "== installing optmerge and its libraries (a few minutes the first time)"
-	@$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0 -e .
+	@$(RUN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt torch==2.13.0 -e .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "== installing what tests need"
-	@$(RUN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(RUN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@

@@ -52,4 +52,9 @@ def _draw_results(axes: Any, result: Mapping[str, Any], metric: str) -> None:
         axes.barh(position, score, color=colour, xerr=spread, capsize=3, ecolor="0.2")
         axes.text(test["high"] + 0.02, position, f"{score:.1%}", va="center", fontsize=9)
     axes.set_yticks(list(positions), [name for name, _, _ in bars])
-    axes.set(xlim=(0, 1), xlabel=f"{metric} on the test problems, with 95% interval", title="Test")
+    axes.set(
+        xlim=(0, 1.12),
+        xticks=(0, 0.2, 0.4, 0.6, 0.8, 1),
+        xlabel=f"{metric} on the test problems, with 95% interval",
+        title="Test",
+    )
