@@ -23,6 +23,7 @@ Options of search:
   --dry-run            print groups, genes, problems, memory and time, and start nothing
   -m, --multirun       one search for every combination of comma-separated values
   --cfg job            print the composed configuration
+  --config-dir DIR     look for groups in DIR too, such as DIR/experiment/mine.yaml
 
 Overrides are in Hydra's grammar:
   +experiment=math_ja                             a whole run: the paper's search
@@ -82,11 +83,12 @@ def _dispatch(arguments: list[str]) -> None:
 
 
 def _search(arguments: list[str]) -> None:
+    arguments = _with_own_configs(arguments)
     overrides = ["dry_run=true" if argument == "--dry-run" else argument for argument in arguments]
     multirun = any(argument in ("-m", "--multirun") for argument in overrides)
     overrides = [argument for argument in overrides if argument not in ("-m", "--multirun")]
     if any(argument.split("=")[0] in _HYDRA_ONLY for argument in overrides):
-        _hand_to_hydra(overrides)
+        _show(overrides)
         return
     for argument in overrides:
         if argument.startswith("-"):
@@ -97,6 +99,33 @@ def _search(arguments: list[str]) -> None:
         _search_many(overrides)
     else:
         _search_one(overrides)
+
+
+def _with_own_configs(arguments: list[str]) -> list[str]:
+    """Write `--config-dir DIR` as the override that Hydra's composition understands everywhere."""
+    arguments = [
+        part for word in arguments for part in (word.split("=", 1) if word.startswith("--config-dir=") else [word])
+    ]
+    if "--config-dir" not in arguments:
+        return arguments
+    at = arguments.index("--config-dir")
+    if at + 1 == len(arguments):
+        raise UsageError("--config-dir needs a folder")
+    folder = Path(arguments[at + 1])
+    if not folder.is_dir():
+        raise UsageError(f"--config-dir {folder}: there is no such folder")
+    searchpath = f"hydra.searchpath=['file://{folder.absolute()}']"
+    return [*arguments[:at], *arguments[at + 2 :], searchpath]
+
+
+def _show(arguments: Sequence[str]) -> None:
+    """Let Hydra print the configuration, once it is known to be one."""
+    from optmerge.config import compose_config
+
+    overrides = [word for word in arguments if "=" in word and not word.startswith("-")]
+    compose_config(overrides)
+    # Overrides first: Hydra's own parser does not take them on both sides of an option.
+    _hand_to_hydra([*overrides, *(word for word in arguments if word not in overrides)])
 
 
 def _search_one(overrides: Sequence[str]) -> None:

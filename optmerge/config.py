@@ -13,7 +13,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -41,7 +41,7 @@ class ModelsConfig:
     """The checkpoints that take part.
 
     Attributes:
-        sources: Alias to checkpoint, the base among them.
+        sources: Alias to `SourceConfig`, the base among them.
         base: Alias of the checkpoint that task vectors are measured from, if there is one.
         tokenizer: Alias of the source that gives tokenizer, configuration and vocabulary rows.
         dtype: Type of the merged weights.
@@ -50,7 +50,7 @@ class ModelsConfig:
         seed: The maker's seed.
     """
 
-    sources: dict[str, SourceConfig] = MISSING
+    sources: dict[str, Any] = dataclasses.field(default_factory=dict)
     base: str | None = None
     tokenizer: str = MISSING
     dtype: str = "bfloat16"
@@ -81,10 +81,10 @@ class RangeConfig:
 
 @dataclasses.dataclass
 class MethodConfig:
-    """The merge method, the ranges of its parameters, and its options."""
+    """The merge method, the `RangeConfig` of its parameters by name, and its options."""
 
     name: str = MISSING
-    parameters: dict[str, RangeConfig] = dataclasses.field(default_factory=dict)
+    parameters: dict[str, Any] = dataclasses.field(default_factory=dict)
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -186,6 +186,13 @@ def typed_config(composed: DictConfig, choices: Mapping[str, str]) -> Config:
     except OmegaConfBaseException as error:
         raise UsageError(explain(error)) from error
     assert isinstance(config, Config)
+    # These are open in the schema, because Hydra cannot add an entry to a dictionary of dataclasses.
+    for entries, kind, where in (
+        (config.models.sources, SourceConfig, "models.sources"),
+        (config.method.parameters, RangeConfig, "method.parameters"),
+    ):
+        for name, entry in entries.items():
+            entries[name] = _filled(kind, entry, f"{where}.{name}")
     if config.study.name is None:
         config.study.name = f"{choices.get('experiment', 'demo')}-seed{config.study.seed}"
     _check(config)
@@ -204,6 +211,8 @@ def _check(config: Config) -> None:
     _one_of("models.dtype", config.models.dtype, ("float32", "bfloat16", "float16"))
     _one_of("launcher", config.launcher.name, ("local",))
     sources = config.models.sources
+    if not sources:
+        raise UsageError("models.sources is empty: name each checkpoint, as in models.sources.ALIAS.path=FOLDER")
     for setting, alias in (("base", config.models.base), ("tokenizer", config.models.tokenizer)):
         if alias is not None and alias not in sources:
             raise UsageError(
@@ -234,17 +243,24 @@ def options_of(group: str, settings: Mapping[str, Any], package: str) -> tuple[M
         raise UsageError(f"{group}.name is missing: it says which one of {package} is meant")
     module = find(package, str(settings["name"]), group)
     given = {key: value for key, value in settings.items() if key != "name"}
-    known = [field.name for field in dataclasses.fields(module.Options)]
-    for key in given:
+    return module, _filled(module.Options, given, group)
+
+
+def _filled(kind: type, settings: Any, where: str) -> Any:
+    """A dataclass of that kind with these settings, and its defaults for the others."""
+    if not isinstance(settings, Mapping):
+        raise UsageError(f"{where}: expected settings such as {dataclasses.fields(kind)[0].name}, got {settings!r}")
+    known = [field.name for field in dataclasses.fields(kind)]
+    for key in settings:
         if key not in known:
             raise UsageError(
-                f"{group}.{key}: {group}={settings['name']} has no such setting{did_you_mean(key, known)}; "
-                f"it has {', '.join(known) or 'none'}"
+                f"{where}.{key}: no such setting{did_you_mean(key, known)}; known are {', '.join(known) or 'none'}"
             )
     try:
-        return module, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(module.Options), given))
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), settings))
     except OmegaConfBaseException as error:
-        raise UsageError(f"{group}.{explain(error)}") from error
+        joint = "." if error.full_key else ": "
+        raise UsageError(f"{where}{joint}{explain(error)}") from error
 
 
 def explain(error: Exception) -> str:
@@ -254,6 +270,8 @@ def explain(error: Exception) -> str:
         options = list(error.options or [])
         known = f"; known are {', '.join(options)}" if options else ""
         return f"unknown {group or 'config'} {name!r}{did_you_mean(name, options)}{known}"
+    if isinstance(error, OverrideParseException):
+        return f"cannot read {_masked(error.override)!r}: {_masked(str(error).splitlines()[0])}"
     key = getattr(error, "full_key", None) or getattr(error.__cause__, "full_key", None) or ""
     text = str(error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error)
     overridden = re.search(r"Could not override '([^']+)'", str(error))
@@ -268,5 +286,10 @@ def explain(error: Exception) -> str:
     reason = " ".join(
         line.strip() for line in text.splitlines() if not re.match(r"\s*(full_key|object_type|reference_type)", line)
     )
-    reason = re.sub(r"://[^\s]*@", "://***@", reason)  # an address may hold a password
+    reason = _masked(reason).removeprefix("Merge error: ")
     return f"{key}: {reason}" if key and key not in reason else reason
+
+
+def _masked(text: str) -> str:
+    """Without what may be a password in an address."""
+    return re.sub(r"://[^\s]*@", "://***@", text)

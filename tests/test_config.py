@@ -2,6 +2,8 @@
 
 import dataclasses
 import importlib
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +22,8 @@ PLUGINS = {
     "pruner": "optmerge.study.pruners",
     "tracking": "optmerge.tracking",
 }
+README = Path(__file__).parents[1] / "README.md"
+README_CONFIGS = re.findall(r"```yaml\n(# @package _global_\n.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
 MEMBERS = [(path.parent.name, path.stem) for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name != "experiment"]
 
 
@@ -30,7 +34,9 @@ def test_every_experiment_composes_and_finds_its_plugins(experiment: str) -> Non
 
 @pytest.mark.parametrize(("group", "name"), MEMBERS)
 def test_every_member_of_every_group_composes(group: str, name: str) -> None:
-    find_plugins(compose_config([f"{group}={name}"]))
+    # `models=own` is what its name says: the user fills it.
+    own = ["+models.sources.mine.path=folder", "models.tokenizer=mine"] if name == "own" else []
+    find_plugins(compose_config([f"{group}={name}", *own]))
 
 
 @pytest.mark.parametrize(("group", "package"), PLUGINS.items())
@@ -162,3 +168,19 @@ def test_settings_of_a_plugin_are_typed() -> None:
 def test_population_of_cmaes_may_be_left_to_its_rule(value: str, expected: Any) -> None:
     config = compose_config([f"sampler.population={value}"])
     assert options_of("sampler", config.sampler, PLUGINS["sampler"])[1].population == expected
+
+
+def test_own_configuration_folder_is_searched(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nstudy: {trials: 7}\n")
+    config = compose_config(["+experiment=mine", f"hydra.searchpath=['file://{tmp_path}']"])
+    assert (config.study.name, config.study.trials) == ("mine-seed0", 7)
+
+
+@pytest.mark.parametrize("block", README_CONFIGS)
+def test_the_configurations_in_the_readme_compose(block: str, tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "readme.yaml").write_text(block)
+    config = compose_config(["+experiment=readme", f"hydra.searchpath=['file://{tmp_path}']"])
+    find_plugins(config)
+    assert config.study.name == "readme-seed0"

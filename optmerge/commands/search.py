@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -134,8 +135,6 @@ def finished_result(assembly: Assembly, study: Any, folder: Path) -> dict[str, A
 
 
 def _check_room(assembly: Assembly, folder: Path) -> None:
-    import shutil
-
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     needed, free = assembly.model_bytes(), shutil.disk_usage(existing).free
     if free < needed:
@@ -170,6 +169,8 @@ def _search_and_finish(
             f"{len(task.problems('search'))} problems.",
             highlight=False,
         )
+    for text in _dashboards(assembly):
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
     with ProgressLine(console, config.study.trials, earlier, goal.direction == "maximize") as line:
         for trial in search(study, objective, assembly.plugins.sampler, config.study.trials):
             line.show(trial)
@@ -260,11 +261,24 @@ def _whereabouts(config: Config, folder: Path, registered: str | None, assembly:
     yield f"results, picture  {folder / RESULT}, {folder / PICTURE}"
     if registered:
         yield f"registered as     {registered}"
+    yield from _dashboards(assembly)
+    yield f"rebuild, check    {_program('python')} -m optmerge rebuild --check {folder / BEST / RECIPE}"
+    yield f"start afresh      the same command with study.name=ANOTHER (this study: {config.study.name})"
+
+
+def _dashboards(assembly: Assembly) -> Iterator[str]:
     from sqlalchemy.engine import make_url
 
-    yield f"watch the study   optuna-dashboard {make_url(config.storage.url).render_as_string(hide_password=True)}"
+    storage = make_url(assembly.config.storage.url).render_as_string(hide_password=True)
+    yield f"watch the study   {_program('optuna-dashboard')} {storage}"
     module, options = assembly.plugins.tracking
     if command := module.command(options):
-        yield f"watch the runs    {command}"
-    yield f"rebuild, check    python -m optmerge rebuild --check {folder / BEST / RECIPE}"
-    yield f"start afresh      the same command with study.name=ANOTHER (this study: {config.study.name})"
+        name, _, rest = command.partition(" ")
+        yield f"watch the runs    {_program(name)} {rest}"
+
+
+def _program(name: str) -> str:
+    """How to call a program of this environment from here: by its name only where that finds this very one."""
+    here = Path(sys.executable).parent
+    found = shutil.which(name)
+    return name if found and Path(found).parent == here else os.path.relpath(here / name)

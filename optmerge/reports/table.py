@@ -37,8 +37,8 @@ def print_result(console: Console, result: Mapping[str, Any], metric: str) -> No
 def print_comparison(console: Console, results: Sequence[Mapping[str, Any]]) -> None:
     """Print the studies of a multirun, one a row."""
     table = Table(title="Test scores", title_justify="left")
-    for column in ("study", "best source", "best naive merge", "evolved merge", "95% interval", "minutes"):
-        table.add_column(column, justify="left" if column in ("study", "best naive merge") else "right", no_wrap=True)
+    for column in ("study", "best source", "best naive merge", "evolved, 95%"):
+        table.add_column(column, no_wrap=True)
     for result in results:
         naive = max(result["baselines"], key=lambda name: result["baselines"][name]["test"]["score"], default=None)
         test = result["winner"]["test"]
@@ -46,8 +46,7 @@ def print_comparison(console: Console, results: Sequence[Mapping[str, Any]]) -> 
             result["study"],
             f"{max(entry['test']['score'] for entry in result['sources'].values()):.1%}",
             f"{result['baselines'][naive]['test']['score']:.1%} {naive}" if naive else "-",
-            *_cells(test),
-            f"{result['seconds'] / 60:.1f}",
+            f"{test['score']:.1%} ({100 * test['low']:.1f} to {100 * test['high']:.1f})",
         )
     console.print(table)
 

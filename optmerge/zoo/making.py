@@ -58,7 +58,7 @@ def make(
         if reason is None:
             return
         _refuse_strangers(folder)
-        report(f"zoo: making {folder} ({reason})")
+        report(f"zoo: making {folder.name} ({reason})")
         # Beside the folder, as only a rename within one disk is atomic. What is in there was left by a process that
         # was killed: nobody else is at work, as the lock is held.
         workshop = folder.parent / f".{folder.name}.partial"

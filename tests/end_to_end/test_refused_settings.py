@@ -111,7 +111,7 @@ def test_wrong_option_or_argument_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("override", "named"), [("--moon", "--moon"), ("method.name=moon", "unknown method 'moon'; known are")]
+    ("override", "named"), [("--moon", "--moon"), ("method.name=moon", "unknown merge method 'moon'; known are")]
 )
 def test_refusal_is_the_same_in_a_process_of_its_own(
     optmerge: Optmerge, small: list[str], tmp_path: Path, override: str, named: str
