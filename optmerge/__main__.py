@@ -1,10 +1,12 @@
 """The command line: `python -m optmerge [command] [overrides]`."""
 
 import argparse
+import importlib.metadata
 import itertools
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -23,6 +25,7 @@ Options of search:
   --dry-run            print groups, genes, problems, memory and time, and start nothing
   -m, --multirun       one search for every combination of comma-separated values
   --cfg job            print the composed configuration
+  --version            print the version
   --config-dir DIR     look for groups in DIR too, such as DIR/experiment/mine.yaml
 
 Overrides are in Hydra's grammar:
@@ -60,7 +63,7 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print("optmerge: interrupted", file=sys.stderr)
+        print("optmerge: interrupted; run the same command again to go on", file=sys.stderr)
         return 1
     return 0
 
@@ -74,6 +77,8 @@ def _dispatch(arguments: list[str]) -> None:
         raise UsageError(f"unknown command {command!r}{did_you_mean(command, COMMANDS)}; known are {known}")
     if "--help" in arguments or "-h" in arguments:
         print(HELP)
+    elif "--version" in arguments:
+        print(importlib.metadata.version("optmerge"))
     elif command == "search":
         _search(arguments)
     elif command == "rebuild":
@@ -165,7 +170,9 @@ def _search_many(overrides: list[str]) -> None:
         plugins = find_plugins(config)
         if config.models.maker is None:  # sources that are to be made cannot be looked at yet
             assemble(config, plugins, lambda text: None)
-    _hand_to_hydra(["--multirun", *overrides])
+    # Hydra keeps the settings of a sweep, which may hold a password, in a folder; the studies have all that matters.
+    with tempfile.TemporaryDirectory() as folder:
+        _hand_to_hydra(["--multirun", f"hydra.sweep.dir={folder}", *overrides])
     if any(config.dry_run for config in configs):
         return
     import json
@@ -241,8 +248,9 @@ def _rebuild(arguments: list[str]) -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("rest", nargs="*")
     asked = parser.parse_intermixed_args(arguments)
-    locations = dict(word.removeprefix("sources.").split("=", 1) for word in asked.rest if word.startswith("sources."))
-    folders = [word for word in asked.rest if not word.startswith("sources.")]
+    moved = [word for word in asked.rest if word.startswith("sources.") and "=" in word]
+    locations = dict(word.removeprefix("sources.").split("=", 1) for word in moved)
+    folders = [word for word in asked.rest if word not in moved]
     if len(folders) != (0 if asked.check else 1):
         raise UsageError("write `rebuild RECIPE OUT`, or `rebuild --check RECIPE`; sources.ALIAS=FOLDER may follow")
     from rich.console import Console
@@ -262,10 +270,11 @@ def _convert(arguments: list[str]) -> None:
     asked = parser.parse_args(arguments)
     from rich.console import Console
 
+    from optmerge.commands.percent import percent
     from optmerge.models import convert
 
     console = Console()
-    convert(asked.model, asked.out)
+    convert(asked.model, asked.out, percent(console.print, "converting"))
     console.print(f"{asked.out}: safetensors of {asked.model}", highlight=False, soft_wrap=True)
 
 

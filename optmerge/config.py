@@ -165,7 +165,7 @@ def compose_config(overrides: Sequence[str]) -> Config:
             OmegaConf.set_struct(composed, False)
             del composed["hydra"]
             return typed_config(composed, choices)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UsageError(explain(error)) from error
 
 

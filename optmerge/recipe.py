@@ -34,6 +34,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 Option = bool | float | str
 
+_HASH = re.compile(r"[0-9a-f]{64}")
+
 
 @dataclass(frozen=True)
 class CheckpointNode:
@@ -190,6 +192,8 @@ def load_recipe(path: Path) -> Recipe:
     try:
         root = _read_node(str(document["root"]), document["nodes"], ())
         weights_sha256 = document.get("weights_sha256")
+        if weights_sha256 is not None and not _HASH.fullmatch(str(weights_sha256)):
+            raise ValueError(f"weights_sha256 {weights_sha256!r}")
     except UsageError as error:
         raise UsageError(f"{path} is not a whole recipe: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -210,14 +214,14 @@ def _read_node(key: str, nodes: Mapping[str, Any], above: tuple[str, ...]) -> No
         node = CheckpointNode(
             location=str(entry["location"]),
             weights_sha256=str(entry["weights_sha256"]),
-            revision=entry.get("revision"),
+            revision=None if entry.get("revision") is None else str(entry["revision"]),
             component=str(entry.get("component", "model")),
         )
     elif entry["kind"] == "merge":
         node = _read_merge(key, entry, nodes, above)
     else:
         raise UsageError(f"node {key[:12]} is of unknown kind {entry['kind']!r}")
-    if re.fullmatch(r"[0-9a-f]{64}", key) and node_sha256(node) != key:
+    if _HASH.fullmatch(key) and node_sha256(node) != key:
         raise UsageError(
             f"node {key[:12]} was changed after it was written; to use it as it stands, give the node a name of your "
             "own in place of its hash, and remove weights_sha256"

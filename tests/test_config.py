@@ -35,7 +35,7 @@ def test_every_experiment_composes_and_finds_its_plugins(experiment: str) -> Non
 @pytest.mark.parametrize(("group", "name"), MEMBERS)
 def test_every_member_of_every_group_composes(group: str, name: str) -> None:
     # `models=own` is what its name says: the user fills it.
-    own = ["+models.sources.mine.path=folder", "models.tokenizer=mine"] if name == "own" else []
+    own = ["+models.sources.mine.path=folder", "models.tokenizer=mine", "models.base=mine"] if name == "own" else []
     find_plugins(compose_config([f"{group}={name}", *own]))
 
 
@@ -184,3 +184,9 @@ def test_the_configurations_in_the_readme_compose(block: str, tmp_path: Path) ->
     config = compose_config(["+experiment=readme", f"hydra.searchpath=['file://{tmp_path}']"])
     find_plugins(config)
     assert config.study.name == "readme-seed0"
+
+
+def test_a_method_that_needs_a_base_says_so() -> None:
+    config = compose_config(["method=dare_ties", "models.base=null"])
+    with pytest.raises(UsageError, match="method=dare_ties measures task vectors from a base: set models.base"):
+        find_plugins(config)

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from optmerge.commands.percent import percent
 from optmerge.config import Config, options_of
 from optmerge.errors import UsageError
+from optmerge.method import get_method
 from optmerge.models import Checkpoint, Fit, check_finite, check_fit, missing, resolve, scan
 from optmerge.recipe import CheckpointNode, Node, node_sha256
 from optmerge.registered import find
@@ -82,6 +84,10 @@ def find_plugins(config: Config) -> Plugins:
     task = task_module.build(task_options)
     sampler.check([])
     searched_ranges(config.method.name, _ranges(config), config.method.options)
+    if get_method(config.method.name).base == "required" and config.models.base is None:
+        raise UsageError(
+            f"method={config.method.name} measures task vectors from a base: set models.base to a source's alias"
+        )
     engine_module.pick_device(engine_options)
     return Plugins(
         task=task,
@@ -178,16 +184,21 @@ def assemble(config: Config, plugins: Plugins, say: Say) -> Assembly:
 def _nodes(config: Config, checkpoints: Mapping[str, Checkpoint], say: Say) -> dict[str, Node]:
     scans = {}
     for alias, checkpoint in checkpoints.items():
-        if checkpoint.nbytes > 1e9:
-            say(f"{alias}: reading {checkpoint.nbytes / 1e9:.1f} GB once, to hash it and look for NaN")
-        scans[alias] = scan(checkpoint)
+        scans[alias] = scan(checkpoint, percent(say, f"{alias}: hashing, and looking for NaN"))
     check_finite(scans)
     return {
         alias: CheckpointNode(
-            location=_location(source.path), weights_sha256=scans[alias].weights_sha256, revision=source.revision
+            location=_location(source.path),
+            weights_sha256=scans[alias].weights_sha256,
+            revision=_commit(checkpoints[alias].folder) or source.revision,
         )
         for alias, source in config.models.sources.items()
     }
+
+
+def _commit(folder: Path) -> str | None:
+    """The commit that a folder of the hub's cache holds: a branch may have moved on when the recipe is rebuilt."""
+    return folder.name if folder.parent.name == "snapshots" else None
 
 
 def _location(path: str) -> str:

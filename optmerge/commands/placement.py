@@ -17,10 +17,7 @@ def sources_bytes(assembly: Assembly) -> int:
 
 def fits_on_device(assembly: Assembly, device: "torch.device") -> bool:
     """Whether all sources fit into a GPU's free memory, beside the model that is already there."""
-    import torch
-
-    free, _ = torch.cuda.mem_get_info(device)
-    return sources_bytes(assembly) < _SHARE * free
+    return device.type == "cuda" and sources_bytes(assembly) < _SHARE * free_memory(device)
 
 
 def free_memory(device: "torch.device") -> int:

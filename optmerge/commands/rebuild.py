@@ -1,11 +1,12 @@
 """The rebuild command: from a recipe to the weights that were scored, or to the proof that they are the same."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from optmerge.commands.percent import percent
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.recipe import CheckpointNode, MergeNode, Node, Recipe, load_recipe, node_sha256
 
@@ -27,7 +28,7 @@ def rebuild(recipe_path: Path, out: Path, locations: Mapping[str, str], console:
     """
     recipe = load_recipe(recipe_path)
     workbench, like = open_sources(recipe, locations)
-    sha256 = write_model(recipe, workbench, like, out)
+    sha256 = write_model(recipe, workbench, like, out, report=percent(console.print, f"writing {out}"))
     if recipe.weights_sha256 and sha256 != recipe.weights_sha256:
         raise OptmergeError(
             f"{out} was written, but its weights ({sha256[:12]}) are not those that were scored "
@@ -105,7 +106,15 @@ def open_sources(recipe: Recipe, locations: Mapping[str, str]) -> tuple[Any, Any
     return Workbench(opened, fit, torch.device("cpu")), checkpoints[tokenizer]
 
 
-def write_model(recipe: Recipe, workbench: Any, like: Any, out: Path, *, replace: bool = False) -> str:
+def write_model(
+    recipe: Recipe,
+    workbench: Any,
+    like: Any,
+    out: Path,
+    *,
+    replace: bool = False,
+    report: Callable[[int, int], None] | None = None,
+) -> str:
     """Write a recipe's model as a checkpoint, the recipe beside it, whole or not at all.
 
     Args:
@@ -114,6 +123,7 @@ def write_model(recipe: Recipe, workbench: Any, like: Any, out: Path, *, replace
         like: The checkpoint that gives tokenizer and configuration.
         out: The folder to make.
         replace: Whether a folder that is there may be replaced.
+        report: Called with the bytes written so far and in all.
 
     Returns:
         The hash of the weights, which the recipe beside them names too.
@@ -129,6 +139,7 @@ def write_model(recipe: Recipe, workbench: Any, like: Any, out: Path, *, replace
         shapes=workbench.fit.shapes,
         dtype=getattr(torch, recipe.root.dtype),
         replace=replace,
+        report=report,
         companions=lambda sha256: {RECIPE: recipe.with_weights(sha256).to_yaml()},
     )
 

@@ -17,6 +17,7 @@ from optmerge.commands.assembly import Assembly, assemble, find_plugins, make_so
 from optmerge.commands.rebuild import RECIPE, write_model
 from optmerge.config import Config
 from optmerge.errors import OptmergeError, UsageError
+from optmerge.models import SMALL_FILES_BYTES
 
 BEST, RESULT, PICTURE = "best", "result.json", "report.png"
 
@@ -60,10 +61,16 @@ def run_search(config: Config, console: Console) -> dict[str, Any]:
     settings = dataclasses.asdict(config)
     for secret in ("storage", "tracking"):  # their addresses may hold passwords
         del settings[secret]
+    engine, workbench = start_engine(assembly)
     study = known or _new_study(assembly, storage)
-    tracker.start(str(config.study.name), settings)
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from optmerge.study.identity import KEY
+
     try:
-        result, registered = _search_and_finish(assembly, study, folder, tracker, console)
+        tracker.start(str(config.study.name), study.user_attrs[KEY], settings)
+        result, registered = _search_and_finish(assembly, study, engine, workbench, folder, tracker, console)
     except KeyboardInterrupt as error:
         tracker.stop("interrupted")
         raise OptmergeError(
@@ -72,6 +79,9 @@ def run_search(config: Config, console: Console) -> dict[str, Any]:
     except OptmergeError as error:
         tracker.stop(str(error))
         raise
+    except (SQLAlchemyError, MlflowException) as error:
+        reason = str(error).splitlines()[0]
+        raise OptmergeError(f"a database failed: {reason}; run the same command again to go on") from error
     _report(result, assembly, folder, registered, console)
     return result
 
@@ -124,19 +134,28 @@ def finished_result(assembly: Assembly, study: Any, folder: Path) -> dict[str, A
     """The result of a study that has nothing left to do: its budget is spent and its winner is in its folder."""
     from optmerge.study.search import finished
 
-    path = folder / RESULT
-    if not path.exists() or not (folder / BEST / RECIPE).exists():
+    if not (folder / BEST / RECIPE).exists() or not list((folder / BEST).glob("*.safetensors")):
         return None
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    spent = result["trials"]["complete"] + result["trials"]["pruned"]
-    if spent != len(finished(study)) or spent < assembly.config.study.trials:
+    try:
+        result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        spent = result["trials"]["complete"] + result["trials"]["pruned"]
+        same_end = result["ending"] == _ending(assembly.config)
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or not whole: the ending is done again
         return None
-    return result
+    return result if same_end and assembly.config.study.trials <= spent == len(finished(study)) else None
+
+
+def _ending(config: Config) -> dict[str, Any]:
+    """The settings that decide how a study ends."""
+    study = config.study
+    return {"selection": study.selection, "finalists": study.finalists, "baselines": study.baselines}
 
 
 def _check_room(assembly: Assembly, folder: Path) -> None:
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    needed, free = assembly.model_bytes(), shutil.disk_usage(existing).free
+    # The winner's folder, the one that it replaces until it is whole, and the copy in the model registry.
+    copies = 1 + (folder / BEST).exists() + (assembly.config.tracking["name"] != "none")
+    needed, free = copies * assembly.model_bytes() + SMALL_FILES_BYTES, shutil.disk_usage(existing).free
     if free < needed:
         raise UsageError(
             f"the result needs {needed / 1e9:.2f} GB in {folder}, and {free / 1e9:.2f} GB are free: make room, or set "
@@ -145,7 +164,7 @@ def _check_room(assembly: Assembly, folder: Path) -> None:
 
 
 def _search_and_finish(
-    assembly: Assembly, study: Any, folder: Path, tracker: Any, console: Console
+    assembly: Assembly, study: Any, engine: Any, workbench: Any, folder: Path, tracker: Any, console: Console
 ) -> tuple[dict[str, Any], str | None]:
     from optmerge.reports.figure import draw_study
     from optmerge.reports.progress import ProgressLine
@@ -155,7 +174,6 @@ def _search_and_finish(
 
     config, task = assembly.config, assembly.plugins.task
     goal = task.objectives[0]
-    engine, workbench = start_engine(assembly)
     objective = Objective(assembly.space, workbench, engine, task, assembly.plugins.pruner, config.study.seed)
     earlier = finished(study)
     for trial in study.get_trials(deepcopy=False):
@@ -188,6 +206,7 @@ def _search_and_finish(
     weights_sha256 = write_model(result.winner.recipe, workbench, like, folder / BEST, replace=True)
     seconds = trial_seconds(study.get_trials(deepcopy=False)) + time.monotonic() - ending
     document = as_json(result, study, weights_sha256, len(task.problems("search")), seconds)
+    document["ending"] = _ending(config)
     draw_study(document, study.get_trials(deepcopy=False), goal.name, folder / PICTURE)
     registered = tracker.finish(document, folder / BEST)
     # Written last: a study with a result is one that has nothing left to do.
@@ -212,7 +231,7 @@ def start_engine(assembly: Assembly) -> tuple[Any, Any]:
     if engine.needs != "weights":
         raise UsageError(f"engine={module.__name__.rpartition('.')[2]} cannot take merged weights")
     device = torch.device(engine.device)
-    resident = device.type != "cpu" and fits_on_device(assembly, device)
+    resident = fits_on_device(assembly, device)
     return engine, Workbench(assembly.opened(), assembly.fit, device, resident)
 
 
@@ -267,10 +286,9 @@ def _whereabouts(config: Config, folder: Path, registered: str | None, assembly:
 
 
 def _dashboards(assembly: Assembly) -> Iterator[str]:
-    from sqlalchemy.engine import make_url
+    from optmerge.study.storage import shown_url
 
-    storage = make_url(assembly.config.storage.url).render_as_string(hide_password=True)
-    yield f"watch the study   {_program('optuna-dashboard')} {storage}"
+    yield f"watch the study   {_program('optuna-dashboard')} {shown_url(assembly.config.storage.url)}"
     module, options = assembly.plugins.tracking
     if command := module.command(options):
         name, _, rest = command.partition(" ")

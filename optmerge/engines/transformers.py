@@ -42,11 +42,12 @@ def pick_device(options: Options) -> str:
     if options.device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=options.device)
+        kind = torch.empty(0, device=options.device).device.type
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"engine.device={options.device} is not to be had here: {str(error).splitlines()[0]}"
-        ) from error
+        reason = str(error).splitlines()[0][:100]
+        raise UsageError(f"engine.device={options.device} is not to be had here: {reason}") from error
+    if kind not in ("cpu", "cuda", "mps", "xpu"):
+        raise UsageError(f"engine.device={options.device} cannot run models; known are auto, cpu, cuda, mps, xpu")
     return options.device
 
 
@@ -76,10 +77,17 @@ class TransformersEngine:
         self.device = pick_device(options)
         self._batch_size = options.batch_size
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left", local_files_only=True)
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=getattr(torch, dtype), local_files_only=True
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(
+                folder, padding_side="left", local_files_only=True, trust_remote_code=False
             )
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=getattr(torch, dtype),
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+            )
+            model = model.to(self.device).eval().requires_grad_(False)
         except (OSError, ValueError, RuntimeError) as error:
             raise OptmergeError(f"transformers cannot load {folder}: {str(error).splitlines()[0]}") from error
         if self._tokenizer.pad_token_id is None:
@@ -87,7 +95,7 @@ class TransformersEngine:
         threads = options.threads or (1 if model.num_parameters() < _TINY else None)
         if threads:
             torch.set_num_threads(threads)
-        self._model = model.to(self.device).eval().requires_grad_(False)
+        self._model = model
         self._state: dict[str, Any] = self._model.state_dict()
 
     def mount(self, candidate: Candidate) -> None:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from optmerge.merge.method import DENSITY, WEIGHT, Method, Parameter, get_method, merge_method
+from optmerge.method import DENSITY, WEIGHT, Method, Parameter, get_method, merge_method
 
 if TYPE_CHECKING:
     from optmerge.merge.candidate import MergeCandidate, Workbench

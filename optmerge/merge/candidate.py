@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from optmerge.errors import OptmergeError, UsageError
-from optmerge.merge.method import get_method
 from optmerge.merge.tensors import merge_tensors
+from optmerge.method import get_method
 from optmerge.models import Checkpoint, Fit, read_row_cut
 from optmerge.recipe import CheckpointNode, MergeNode, Node, Recipe, node_sha256
 
@@ -122,6 +122,8 @@ def _check_node(node: Node, checkpoints: Mapping[str, Checkpoint], names: tuple[
     if method.base == "required" and node.base is None:
         raise UsageError(f"{node.method} needs a base")
     for group_name, group in node.groups.items():
+        if not group.parameters:
+            raise UsageError(f"group {group_name} has no sources")
         for alias, values in group.parameters.items():
             for parameter in method.parameters:
                 if parameter not in values:

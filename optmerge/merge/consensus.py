@@ -24,10 +24,13 @@ def divisor(weights: Sequence[float]) -> float:
 
 def weighted_sum(task_vectors: Sequence[Tensor], weights: Sequence[float], normalize: bool) -> Tensor:
     """`sum_k w_k tau_k`, divided by `sum_k w_k` if `normalize`."""
-    total = weights[0] * task_vectors[0]
-    for task_vector, weight in zip(task_vectors[1:], weights[1:], strict=True):
-        total += weight * task_vector
-    return total / divisor(weights) if normalize else total
+    # The weights are divided, not the tensors: GPUs divide by a number as they multiply by its inverse, and every
+    # device must give the same bits.
+    factors = [weight / divisor(weights) for weight in weights] if normalize else weights
+    total = factors[0] * task_vectors[0]
+    for task_vector, factor in zip(task_vectors[1:], factors[1:], strict=True):
+        total += factor * task_vector
+    return total
 
 
 def disjoint_sum(task_vectors: Sequence[Tensor], weights: Sequence[float], normalize: bool) -> Tensor:

@@ -41,7 +41,7 @@ def drop(task_vector: Tensor, density: float, stream: Stream, rescale: Rescale) 
         return torch.zeros_like(task_vector)
     dropped = torch.where(stream.keep(density, task_vector.shape, task_vector.device), task_vector, 0.0)
     if rescale == "inverse_density":
-        return dropped / density
+        return dropped * (1 / density)  # GPUs divide by a number this way: so every device gives the same bits
     if rescale == "l1_norm":
         norm = dropped.abs().sum()
         return dropped * (task_vector.abs().sum() / norm) if norm > 0 else dropped

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from optmerge.errors import UsageError
 from optmerge.merge.masks import Stream
-from optmerge.merge.method import get_method, per_source
+from optmerge.method import get_method, per_source
 
 
 def merge_tensors(

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from optmerge.models.checkpoint import SAFETENSORS, Checkpoint
@@ -36,7 +35,6 @@ def write_checkpoint(
     like: Checkpoint,
     shapes: Mapping[str, tuple[int, ...]],
     dtype: "torch.dtype",
-    config_changes: Mapping[str, object] = MappingProxyType({}),
     max_shard_bytes: int = MAX_SHARD_BYTES,
     replace: bool = False,
     companions: Callable[[str], Mapping[str, str]] | None = None,
@@ -53,7 +51,6 @@ def write_checkpoint(
         like: Gives config, generation config and tokenizer.
         shapes: The shape of every tensor that will come.
         dtype: Of all of them.
-        config_changes: Entries of config.json to set, beside dtype and vocabulary size, which are set anyway.
         max_shard_bytes: A file grows no larger, unless one tensor does.
         replace: Whether a folder that is there may be replaced, with all that is in it.
         companions: Told the hash of the weights, gives the text files to write beside them, by name.
@@ -70,7 +67,7 @@ def write_checkpoint(
     layout = {name: (dtype_name(dtype), tuple(shape)) for name, shape in shapes.items()}
     with staged(folder, nbytes=layout_bytes(layout), replace=replace) as staging:
         copy_companions(like.folder, staging)
-        config = _merged_config(like.config, layout, str(dtype).removeprefix("torch.")) | dict(config_changes)
+        config = _merged_config(like.config, layout, str(dtype).removeprefix("torch."))
         write_json(staging / "config.json", config)
         weights_sha256 = write_weights(staging, tensors, layout, max_shard_bytes, report)
         for name, text in (companions(weights_sha256) if companions else {}).items():

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from optmerge.merge import get_method
+from optmerge.method import get_method
 from optmerge.recipe import Group, MergeNode, Node, Option, Recipe
 
 SHARED_WEIGHTS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6)

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import cast
 
 from optmerge.errors import UsageError
-from optmerge.merge import get_method
+from optmerge.method import get_method
 from optmerge.recipe import Group, MergeNode, Option, Recipe
 from optmerge.space.gene import Gene, Value
 from optmerge.space.naive import Ingredients
@@ -80,8 +80,6 @@ class ParameterSpace:
     ) -> None:
         declared = get_method(method)
         self.ranges = searched_ranges(method, ranges, options)
-        if declared.base == "required" and ingredients.base is None:
-            raise UsageError(f"method={method} measures task vectors from a base: set models.base to a source's alias")
         self._merged = ingredients.merged()
         if not self._merged:
             raise UsageError("models.sources: there is nothing to merge but the base")

@@ -1,5 +1,6 @@
 """What a study is a study of: genes, sources, problems, sampler, pruner. A study goes on only with the same."""
 
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from optmerge.errors import UsageError
 from optmerge.space import Gene
 
 IDENTITY = "identity"  # user attribute of the study
+KEY = "key"  # another, unique: studies in different databases may share a name
 
 
 def identity(
@@ -23,7 +25,7 @@ def identity(
         search: Seed, sampler and pruner with their settings.
     """
     return {
-        "genes": {gene.name: [gene.kind, gene.low, gene.high, *gene.choices] for gene in genes},
+        "genes": {gene.name: [gene.kind, gene.low, gene.high, gene.start(), *gene.choices] for gene in genes},
         "merge": dict(merge),
         "task": dict(task),
         "search": dict(search),
@@ -40,6 +42,7 @@ def check_identity(study: optuna.Study, wanted: Mapping[str, Any]) -> None:
     if stored is None:
         if study.get_trials(deepcopy=False):
             raise UsageError(f"study {study.study_name!r} was not made by optmerge; choose another study.name")
+        study.set_user_attr(KEY, uuid.uuid4().hex)
         study.set_user_attr(IDENTITY, dict(wanted))
         return
     differences = list(_differences(stored, wanted))

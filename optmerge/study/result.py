@@ -1,5 +1,6 @@
 """How a study ends: finalists on validation; winner, sources and baselines once on test."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -18,6 +19,8 @@ from optmerge.study.evaluation import Evaluation, answer
 from optmerge.study.interval import Score, bootstrap
 from optmerge.study.trial_scores import PROBLEMS, decode, encode
 from optmerge.tasks import Task
+
+log = logging.getLogger(__name__)
 
 _EVALUATION = "evaluation"  # prefix of the study's user attributes that keep final scores
 
@@ -94,11 +97,20 @@ class Judge:
         return decode(kept[metric])
 
     def best(self, recipes: Mapping[str, Recipe], what: str) -> tuple[str, float]:
-        """The name of the recipe that is best on validation (the first of equals), and its mean score."""
+        """The name of the recipe that is best on validation (the first of equals), and its mean score.
+
+        Raises:
+            OptmergeError: If none can be run.
+        """
         sign = 1.0 if self._task.objectives[0].direction == "maximize" else -1.0
-        means = {
-            name: float(self.scores(recipe, "validation", f"{what} {name}").mean()) for name, recipe in recipes.items()
-        }
+        means: dict[str, float] = {}
+        for name, recipe in recipes.items():
+            try:
+                means[name] = float(self.scores(recipe, "validation", f"{what} {name}").mean())
+            except OptmergeError as error:  # one that cannot be run is not the best; the others go on
+                self._watch(f"{what} {name} left out: {error}")
+        if not means:
+            raise OptmergeError(f"none of {what} could be scored on validation")
         name = max(means, key=lambda name: sign * means[name])
         return name, means[name]
 
@@ -146,11 +158,14 @@ def judge_sources(judge: Judge, sources: Mapping[str, Recipe]) -> dict[str, Scor
 
 
 def judge_baselines(judge: Judge, baselines: Mapping[str, Mapping[str, Recipe]]) -> dict[str, Baseline]:
-    """Every baseline on test, at its setting best on validation."""
+    """Every baseline on test, at its setting best on validation; one that cannot be run is left out."""
     judged = {}
     for name, settings in baselines.items():
-        setting = judge.best(settings, name)[0] if len(settings) > 1 else next(iter(settings))
-        judged[name] = Baseline(setting, judge.test(settings[setting], f"{name} {setting}".strip()))
+        try:
+            setting = judge.best(settings, name)[0] if len(settings) > 1 else next(iter(settings))
+            judged[name] = Baseline(setting, judge.test(settings[setting], f"{name} {setting}".strip()))
+        except OptmergeError as error:
+            log.warning("%s is left out: %s", name, error)
     return judged
 
 
@@ -187,5 +202,6 @@ def as_json(
 
 
 def trial_seconds(trials: Sequence[FrozenTrial]) -> float:
-    """Time spent in trials that ended, over all processes that ever worked on the study."""
-    return sum(trial.duration.total_seconds() for trial in trials if trial.duration)
+    """Time spent in trials that were finished, over all processes that ever worked on the study."""
+    done = (TrialState.COMPLETE, TrialState.PRUNED)  # one that was killed seems to last until the study is resumed
+    return sum(trial.duration.total_seconds() for trial in trials if trial.duration and trial.state in done)

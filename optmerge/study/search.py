@@ -1,6 +1,7 @@
 """The search: trials of a study, one after the other, until the budget is spent."""
 
 import hashlib
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,12 @@ from optmerge.study.objective import Objective
 from optmerge.study.trial_scores import ERROR
 
 WORKER = "worker"  # user attribute of a trial: who runs it
-_ALIKE = 3  # so many failures in a row for the same reason end the search
+DIED, INTERRUPTED = "its process died", "interrupted"  # failures that are no fault of the genome
+_ALIKE_AT_FIRST, _ALIKE = 3, 20  # so many failures in a row for the same reason end the search
+
+Worker = Mapping[str, Any]  # host, process number and time of its start
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,35 +66,50 @@ def search(study: optuna.Study, objective: Objective, sampler: Sampler, budget: 
     A trial that fails is recorded with its reason and does not count.
 
     Raises:
-        OptmergeError: If trials fail alike, one after the other.
+        OptmergeError: If the first trials of the study, or very many in a row, fail alike.
     """
     fail_trials_of_dead_workers(study)
     genes = objective.space.genes
     distributions = {gene.name: gene.distribution() for gene in genes}
     reasons: list[str] = []
-    while (done := len(finished(study))) < budget:
-        study.sampler = sampler.for_trial(objective.space, objective.seed, done)
+    while len(finished(study)) < budget:
+        genome_index = _genomes_tried(study)
+        study.sampler = sampler.for_trial(objective.space, objective.seed, genome_index)
+        start = {gene.name: gene.start() for gene in genes} if genome_index == 0 else {}
+        value: float | None = None
         try:
-            trial = _next_trial(study, {gene.name: gene.start() for gene in genes} if done == 0 else {}, distributions)
-        except BaseException:
-            fail_trials_of(study, lambda worker: worker == _this_worker(), "interrupted")
-            raise
-        try:
-            study.tell(trial, objective(trial, done))
-            reasons.clear()
+            trial = _next_trial(study, start, distributions)
+            value = objective(trial, genome_index)
         except optuna.TrialPruned:
-            study.tell(trial, state=TrialState.PRUNED)
-            reasons.clear()
-        except OptmergeError as error:
-            _fail(study, trial, str(error))
-            reasons.append(str(error))
-            if len(reasons) == _ALIKE and len(set(reasons)) == 1:
-                raise OptmergeError(f"{_ALIKE} trials in a row failed alike: {error}") from error
-            reasons = reasons[-_ALIKE + 1 :]
-        except BaseException as error:
-            _fail(study, trial, "interrupted" if isinstance(error, KeyboardInterrupt) else repr(error))
+            pass
+        except Exception as error:  # whatever it is, such as exhausted memory: the next candidate may do better
+            log.debug("trial failed", exc_info=True)
+            reason = str(error) if isinstance(error, OptmergeError) else f"{type(error).__name__}: {_first_line(error)}"
+            fail_trials_of(study, _is_this_worker, reason)
+            reasons.append(reason)
+            most = _ALIKE if finished(study) else _ALIKE_AT_FIRST
+            if len(reasons) >= most and len(set(reasons[-most:])) == 1:
+                raise OptmergeError(f"{most} trials in a row failed alike: {reason}") from error
+            yield study.get_trials(deepcopy=False)[-1]
+            continue
+        except BaseException:
+            fail_trials_of(study, _is_this_worker, INTERRUPTED)
             raise
+        reasons.clear()
+        if value is None:
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, value)
         yield study.get_trials(deepcopy=False)[trial.number]
+
+
+def _genomes_tried(study: optuna.Study) -> int:
+    """How many genomes met their fate: the next one's place, on which its chance depends.
+
+    One that failed by itself is not tried again; one whose process was stopped is.
+    """
+    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
+    return sum(trial.user_attrs.get(ERROR) not in (INTERRUPTED, DIED) for trial in ended)
 
 
 def _next_trial(
@@ -98,34 +119,39 @@ def _next_trial(
     if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
         study.enqueue_trial(dict(values), user_attrs={WORKER: _this_worker()})
     trial = study.ask(distributions)
-    if trial.user_attrs[WORKER] != _this_worker():  # it was left waiting by one that died
+    if not _is_this_worker(trial.user_attrs.get(WORKER)):  # it was left waiting by one that died
         trial.set_user_attr(WORKER, _this_worker())
     return trial
-
-
-def _fail(study: optuna.Study, trial: optuna.Trial, reason: str) -> None:
-    trial.set_user_attr(ERROR, reason)
-    study.tell(trial, state=TrialState.FAIL)
 
 
 def fail_trials_of_dead_workers(study: optuna.Study) -> None:
     """End the trials whose process on this machine was killed, so that they do not look as if they still ran."""
     here = socket.gethostname()
-    fail_trials_of(study, lambda worker: worker["host"] == here and not _is_alive(worker), "its process died")
+    fail_trials_of(study, lambda worker: worker is not None and worker["host"] == here and not _is_alive(worker), DIED)
 
 
-def fail_trials_of(study: optuna.Study, who: Callable[[Mapping[str, Any]], bool], reason: str) -> None:
+def fail_trials_of(study: optuna.Study, who: Callable[[Worker | None], bool], reason: str) -> None:
     """End the running trials of some workers."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if WORKER in trial.user_attrs and who(trial.user_attrs[WORKER]):
-            _fail(study, optuna.Trial(study, trial._trial_id), reason)
+        if who(trial.user_attrs.get(WORKER)):
+            running = optuna.Trial(study, trial._trial_id)
+            running.set_user_attr(ERROR, reason)
+            study.tell(running, state=TrialState.FAIL)
 
 
-def _this_worker() -> dict[str, Any]:
+def _this_worker() -> Worker:
     return {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
 
 
-def _is_alive(worker: Mapping[str, Any]) -> bool:
+def _is_this_worker(worker: Worker | None) -> bool:
+    return worker == _this_worker()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]
+
+
+def _is_alive(worker: Worker) -> bool:
     try:
         # Process numbers are reused; the time of its start tells a successor apart.
         process = psutil.Process(worker["pid"])

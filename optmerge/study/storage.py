@@ -33,8 +33,7 @@ def open_storage(url: str) -> RDBStorage:
             "storage.url is not a database URL; write one such as sqlite:///studies/studies.db or "
             "postgresql://user:password@host/database"
         ) from error
-    secrets = {key: "***" for key in parsed.query if "pass" in key.lower()}
-    shown = parsed.update_query_dict(secrets).render_as_string(hide_password=True)
+    shown = shown_url(url)
     is_file = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
     if is_file:
         _make_folder(Path(str(parsed.database)), shown)
@@ -45,6 +44,16 @@ def open_storage(url: str) -> RDBStorage:
     if is_file:
         _share_sqlite(storage)
     return storage
+
+
+def shown_url(url: str) -> str:
+    """A database address without its passwords, for people to read."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        return "(not shown: it is malformed, and may hold a password)"
+    secrets = {key: "***" for key in parsed.query if "pass" in key.lower()}
+    return parsed.update_query_dict(secrets).render_as_string(hide_password=True)
 
 
 def _make_folder(database: Path, shown: str) -> None:

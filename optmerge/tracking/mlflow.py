@@ -12,6 +12,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from optmerge.errors import OptmergeError, UsageError
+from optmerge.study.storage import shown_url
 from optmerge.study.trial_scores import ERROR, PROBLEMS, RECIPE, SCORES, SECONDS, decode
 
 _STUDY, _TRIAL = "optmerge.study", "optmerge.trial"  # tags that find runs again when a study is resumed
@@ -40,10 +41,11 @@ class MlflowTracker:
 
     def __init__(self, options: Options) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        if options.uri.startswith("sqlite:///"):
-            Path(options.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        # Its own patience with a server that does not answer is minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
+        from sqlalchemy import create_engine
         from sqlalchemy.exc import SQLAlchemyError
 
         # Its first start migrates a database in fifty lines of log; importing it has set the level of its own.
@@ -51,10 +53,14 @@ class MlflowTracker:
             logging.getLogger(name).setLevel(logging.WARNING)
         self._options = options
         try:
+            if options.uri.startswith("sqlite:///"):
+                Path(options.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            if not options.uri.startswith("http"):
+                create_engine(options.uri).connect().close()  # MLflow itself would try for minutes
             self._client = MlflowClient(tracking_uri=options.uri, registry_uri=options.uri)
             self._experiment = self._experiment_id()
         except (MlflowException, SQLAlchemyError, OSError, ImportError, ValueError) as error:
-            shown = _without_password(options.uri)
+            shown = shown_url(options.uri)
             reason = _first(error).replace(options.uri, shown)  # MLflow repeats the address as it is
             raise UsageError(f"tracking.uri={shown}: MLflow cannot use it: {reason}") from error
         self._parent = ""
@@ -67,13 +73,13 @@ class MlflowTracker:
         location = Path(self._options.artifacts).absolute().as_uri() if self._options.artifacts else None
         return str(self._client.create_experiment(self._options.experiment, artifact_location=location))
 
-    def start(self, study: str, settings: Mapping[str, Any]) -> None:
-        parents = self._client.search_runs([self._experiment], f"tags.`{_STUDY}` = '{study}'", max_results=1)
+    def start(self, study: str, key: str, settings: Mapping[str, Any]) -> None:
+        parents = self._client.search_runs([self._experiment], f"tags.`{_STUDY}` = '{key}'", max_results=1)
         if parents:
             self._parent = parents[0].info.run_id
             self._client.update_run(self._parent, status="RUNNING")
         else:
-            run = self._client.create_run(self._experiment, run_name=study, tags={_STUDY: study})
+            run = self._client.create_run(self._experiment, run_name=study, tags={_STUDY: key})
             self._parent = run.info.run_id
             self._client.log_dict(self._parent, dict(settings), "config.json")
         self._recorded = self._children()
@@ -166,22 +172,14 @@ class MlflowTracker:
         return None
 
     def stop(self, reason: str) -> None:
+        if not self._parent:
+            return
         self._client.set_tag(self._parent, "stopped", reason)
         self._client.set_terminated(self._parent, status="KILLED")
 
 
 def _first(error: Exception) -> str:
     return str(error).splitlines()[0][:200]
-
-
-def _without_password(uri: str) -> str:
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        return make_url(uri).render_as_string(hide_password=True)
-    except (ArgumentError, ValueError):
-        return "(not shown: it is malformed, and may hold a password)"
 
 
 def build(options: Options) -> MlflowTracker:
@@ -193,4 +191,4 @@ def command(options: Options) -> str | None:
     """The command that shows what was recorded; a server needs none."""
     if options.uri.startswith("http"):
         return None
-    return f"mlflow ui --backend-store-uri {_without_password(options.uri)}"
+    return f"mlflow ui --backend-store-uri {shown_url(options.uri)}"

@@ -10,8 +10,8 @@ from optuna.trial import FrozenTrial
 class Tracker(Protocol):
     """Follows one study from start to end, and again when it is resumed."""
 
-    def start(self, study: str, settings: Mapping[str, Any]) -> None:
-        """Begin or go on following the study of that name; `settings` is its whole configuration."""
+    def start(self, study: str, key: str, settings: Mapping[str, Any]) -> None:
+        """Begin or go on following a study: its name, what is unique about it, and its configuration."""
 
     def trial(self, trial: FrozenTrial) -> None:
         """Record a trial that ended; one that was recorded before is left as it is."""

@@ -16,6 +16,7 @@ def test_every_value_gets_a_study_and_all_are_compared(small: list[str], here: P
     for name in ("demo-seed0", "demo-seed1"):
         assert (here / "studies" / name / "result.json").exists()
         assert name in comparison
+    assert {path.name for path in here.iterdir()} == {"studies"}  # Hydra leaves nothing of its own
 
 
 @pytest.mark.parametrize(

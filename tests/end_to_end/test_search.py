@@ -111,6 +111,28 @@ def test_same_command_again_reports_and_evaluates_nothing(
     assert len(copy.trials()) == 4
 
 
+@pytest.mark.parametrize("damage", ["", "{", "{}", "[]"])
+def test_result_that_is_not_whole_is_made_again(
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    copy = search.copied_to(tmp_path)
+    monkeypatch.chdir(copy.cwd)
+    (copy.folder / "result.json").write_text(damage)
+    assert run(search.overrides) == 0
+    assert copy.result()["winner"] == search.result()["winner"]
+    assert len(copy.trials()) == 4
+
+
+def test_another_way_to_end_a_finished_study_is_heeded(
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = search.copied_to(tmp_path)
+    monkeypatch.chdir(copy.cwd)
+    assert run([*search.overrides, "study.baselines=false"]) == 0
+    assert copy.result()["baselines"] == {}
+    assert len(copy.trials()) == 4
+
+
 def test_larger_budget_continues_the_study(search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = search.copied_to(tmp_path)
     monkeypatch.chdir(copy.cwd)

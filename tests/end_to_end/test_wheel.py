@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -26,8 +25,8 @@ for experiment in sorted(path.stem for path in (CONF / "experiment").glob("*.yam
 
 
 @pytest.fixture(scope="module")
-def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The contents of a wheel, built from a copy of the checkout."""
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a wheel is installed that was built from a copy of the checkout."""
     copy = tmp_path_factory.mktemp("checkout")
     for name in PARTS:
         if (CHECKOUT / name).is_dir():
@@ -42,28 +41,31 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         capture_output=True,
     )
     (wheel,) = built.glob("*.whl")
-    folder = tmp_path_factory.mktemp("unpacked")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
+    folder = tmp_path_factory.mktemp("installed")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-index"]
+    subprocess.run([*pip, "--target", folder, wheel], check=True, capture_output=True)
     return folder
 
 
-def test_every_experiment_composes_from_the_wheel_alone(unpacked: Path, tmp_path: Path) -> None:
+def test_every_experiment_composes_from_the_wheel_alone(installed: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", COMPOSE],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(unpacked)},
+        env={**os.environ, "PYTHONPATH": str(installed)},
         capture_output=True,
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
     package, conf, *experiments = done.stdout.splitlines()
-    assert Path(package).is_relative_to(unpacked)
-    assert Path(conf) == unpacked / "optmerge" / "conf"
+    assert Path(package).is_relative_to(installed)
+    assert Path(conf) == installed / "optmerge" / "conf"
     assert experiments == sorted(path.stem for path in (CHECKOUT / "conf" / "experiment").glob("*.yaml"))
 
 
-def test_wheel_holds_the_package_and_nothing_beside_it(unpacked: Path) -> None:
-    names = {path.name for path in unpacked.iterdir()}
-    assert {name for name in names if not name.endswith(".dist-info")} == {"optmerge"}
-    assert (unpacked / "optmerge" / "py.typed").exists()
+def test_wheel_holds_the_package_and_nothing_beside_it(installed: Path) -> None:
+    names = {path.name for path in installed.iterdir()}
+    assert {name for name in names if not name.endswith(".dist-info")} == {
+        "optmerge",
+        "bin",
+    }  # bin holds the console script
+    assert (installed / "optmerge" / "py.typed").exists()

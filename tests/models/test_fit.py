@@ -6,6 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from optmerge.errors import UsageError
 from optmerge.models import Checkpoint, check_fit, read_row_cut
+from optmerge.models.vocabulary import tokens
 
 # The word list of conftest.py with a token more, as fine-tunes add them.
 WORDS = ["<unk>", "<s>", "</s>", *(f"word{i}" for i in range(29))]
@@ -171,3 +172,23 @@ def test_stored_rotary_frequencies_do_not_count(make):
     ja, math = make("ja"), make("math")
     change_weights(math, lambda t: t.update({"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(2)}))
     assert fit(ja, math).names == Checkpoint.open(ja, "ja").names()
+
+
+def test_tokenizers_without_tokenizer_json_are_read(opened, tmp_path):
+    import sentencepiece
+
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(f"the number {i} comes before {i + 1}" for i in range(200)))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(text), model_prefix=str(tmp_path / "tokenizer"), vocab_size=32, model_type="bpe", minloglevel=2
+    )
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    old, new = opened("old"), opened("new")
+    for checkpoint in (old, new):
+        (checkpoint.folder / "tokenizer.json").unlink()
+        (checkpoint.folder / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
+        (checkpoint.folder / "tokenizer.model").write_bytes((tmp_path / "tokenizer.model").read_bytes())
+    read = tokens(old)
+    assert read is not None
+    assert {pieces.id_to_piece(i): i for i in range(32)}.items() <= read.items()
+    assert check_fit({"old": old, "new": new}, base="old", tokenizer="new").notices == []

@@ -90,10 +90,9 @@ def test_config_says_what_was_written(make, tmp_path):
         like=source,
         shapes=shapes | rows,
         dtype=torch.bfloat16,
-        config_changes={"sliding_window": 12},
     )
     written = json.loads((tmp_path / "out" / "config.json").read_text())
-    expected = {"vocab_size": 30, "dtype": "bfloat16", "torch_dtype": "bfloat16", "sliding_window": 12}
+    expected = {"vocab_size": 30, "dtype": "bfloat16", "torch_dtype": "bfloat16"}
     assert written == config | expected
     assert logits(tmp_path / "out").shape == (1, 4, 30)
 

@@ -105,7 +105,6 @@ def test_a_fixed_value_is_no_gene_but_in_every_recipe() -> None:
         ({"ranges": {"weight": Range(1, 1)}}, r"weight: low \(1\) must be less than high \(1\)"),
         ({"ranges": {"weight": Range(0, 1, initial=2)}}, r"weight: initial \(2\) is outside \[0, 1\]"),
         ({"options": {"normalise": True}}, "method.options.normalise: .*did you mean 'normalize'"),
-        ({"of": ingredients("math", "ja", base=None)}, "method=dare_ties measures task vectors from a base"),
         ({"of": ingredients("base")}, "nothing to merge but the base"),
         (
             {"ranges": {"weight": Range(0, 1, value=1), "density": Range(0, 1, value=1)}},

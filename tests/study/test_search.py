@@ -187,3 +187,49 @@ def test_genes_reach_the_recipe(objective: Objective) -> None:
     (trial,) = search(study, objective, sampler("random"), 1)
     genes: list[Gene] = list(objective.space.genes)
     assert trial.params == {gene.name: gene.start() for gene in genes}
+
+
+@dataclass(frozen=True)
+class Picky(Objective):
+    """Cannot run genomes whose first gene is low, for a reason that is none of ours."""
+
+    error: type[BaseException] = RuntimeError
+
+    def __call__(self, trial: optuna.Trial, genome_index: int) -> float:
+        if next(iter(trial.params.values())) < 0.5 and genome_index > 0:
+            raise self.error("out of memory")
+        return super().__call__(trial, genome_index)
+
+
+def picky(objective: Objective, error: type[BaseException]) -> Picky:
+    parts = {name: getattr(objective, name) for name in Objective.__dataclass_fields__}
+    return Picky(**parts, error=error)
+
+
+@pytest.mark.parametrize("name", ["random", "tpe", "nsgaii", "cmaes"])
+def test_a_genome_that_fails_is_not_tried_again(objective: Objective, name: str) -> None:
+    study = optuna.create_study(direction="maximize")
+    list(search(study, picky(objective, RuntimeError), sampler(name), 8))
+    failed = [trial for trial in study.trials if trial.state == TrialState.FAIL]
+    assert len(finished(study)) == 8
+    assert failed
+    assert {trial.user_attrs[ERROR] for trial in failed} == {"RuntimeError: out of memory"}
+    assert len({str(trial.params) for trial in study.trials}) == len(study.trials)
+
+
+def test_a_genome_that_was_interrupted_is_tried_again(objective: Objective) -> None:
+    study = optuna.create_study(direction="maximize")
+    with pytest.raises(KeyboardInterrupt):
+        list(search(study, picky(objective, KeyboardInterrupt), sampler("random"), 20))
+    stopped = study.trials[-1]
+    assert (stopped.state, stopped.user_attrs[ERROR]) == (TrialState.FAIL, "interrupted")
+    list(search(study, objective, sampler("random"), len(finished(study)) + 1))
+    assert study.trials[-1].params == stopped.params
+
+
+def test_a_genome_that_the_user_enqueued_is_tried(objective: Objective) -> None:
+    study = optuna.create_study(direction="maximize")
+    wanted = {gene.name: 0.25 for gene in objective.space.genes}
+    study.enqueue_trial(wanted)
+    list(search(study, objective, sampler("random"), 1))
+    assert study.trials[0].params == wanted

@@ -56,7 +56,7 @@ def result(weights: str) -> dict[str, Any]:
 def follow(options: Options, best: Path, ended: list[FrozenTrial], weights: str) -> MlflowTracker:
     """Follow a study from start to end, as one process does."""
     tracker = build(options)
-    tracker.start("mine", SETTINGS)
+    tracker.start("mine", "key of mine", SETTINGS)
     for trial in ended:
         tracker.trial(trial)
     tracker.finish(result(weights), best)
@@ -95,7 +95,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory, zoo: Path) -> Followed:
     best = Checkpoint.open(zoo / "ja", "ja")
     weights = weights_sha256((name, best.tensor(name)) for name in best.names())
     first = build(options)
-    first.start("mine", SETTINGS)
+    first.start("mine", "key of mine", SETTINGS)
     first.trial(trials()[0])
     first.stop("interrupted")
     follow(options, best.folder, trials(), weights)

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from optmerge.merge.consensus import disjoint_sum
 from optmerge.merge.masks import Stream
-from optmerge.merge.method import DENSITY, WEIGHT, merge_method
 from optmerge.merge.sparsify import Rescale, drop
+from optmerge.method import DENSITY, WEIGHT, merge_method
 
 
 @merge_method(base="required", random=True, weight=WEIGHT, density=DENSITY)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from optmerge.errors import OptmergeError
 from optmerge.merge.consensus import weighted_sum
-from optmerge.merge.method import WEIGHT, merge_method
+from optmerge.method import WEIGHT, merge_method
 
 
 @merge_method(base="ignored", weight=WEIGHT)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from optmerge.merge.consensus import weighted_sum
-from optmerge.merge.method import WEIGHT, merge_method
+from optmerge.method import WEIGHT, merge_method
 
 
 @merge_method(base="required", weight=WEIGHT)

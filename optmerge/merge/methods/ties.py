@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from optmerge.merge.consensus import disjoint_sum
-from optmerge.merge.method import DENSITY, WEIGHT, merge_method
 from optmerge.merge.sparsify import trim
+from optmerge.method import DENSITY, WEIGHT, merge_method
 
 
 @merge_method(base="required", weight=WEIGHT, density=DENSITY)

@@ -5,6 +5,9 @@ problem by problem, on those it has seen, by a one-sided paired test: McNemar's 
 Wilcoxon's signed-rank test otherwise. The reference is not the best trial, which was lucky on these very problems,
 but the one that CMA-ES would still learn from: about the middle of the last trials that ran to the end
 (Heidrich-Meisner and Igel, 2009, "Hoeffding and Bernstein races").
+
+Optuna's CMA-ES never sees a stopped trial: a generation is filled with those that ran to the end. TPE ranks stopped
+trials among themselves by the mean over what each has seen, below all others.
 """
 
 from collections.abc import Sequence
