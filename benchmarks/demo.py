@@ -1,4 +1,4 @@
-"""The demo over three seeds, with pruning and without, as tables for README.
+"""The demo over three seeds, with pruning and without, and with one weight a source, as tables for README.
 
     python benchmarks/demo.py
 
@@ -20,14 +20,18 @@ OUT = Path(__file__).parent / "demo"
 RUNS = {
     "racing": ("demo-seed{}", []),
     "none": ("demo-none-seed{}", ["pruner=none", "study.name=demo-${pruner.name}-seed${study.seed}"]),
+    "one group": (
+        "one-group-seed{}",
+        ["space=model", "study.trials=100", "study.baselines=false", "study.name=one-group-seed${study.seed}"],
+    ),
 }
 
 Result = Mapping[str, Any]
 
 
-def run(pruner: str) -> list[Result]:
+def run(what: str) -> list[Result]:
     """Search once a seed, or read what was found before."""
-    name, overrides = RUNS[pruner]
+    name, overrides = RUNS[what]
     seeds = ",".join(map(str, SEEDS))
     subprocess.run([sys.executable, "-m", "optmerge", "-m", f"study.seed={seeds}", *overrides], check=True)
     results = []
@@ -76,9 +80,10 @@ def pruning_table(racing: list[Result], none: list[Result]) -> str:
 def main() -> None:
     """Run, and print the tables."""
     OUT.mkdir(exist_ok=True)
-    racing, none = run("racing"), run("none")
+    racing, none, one_group = run("racing"), run("none"), run("one group")
     shutil.copy(STUDIES / RUNS["racing"][0].format(SEEDS[0]) / "report.png", OUT / "demo-seed0.png")
     print(scores_table(racing), pruning_table(racing, none), sep="\n\n")
+    print("\none weight a source, 100 trials:", ", ".join(percent(result["winner"]["test"]) for result in one_group))
 
 
 if __name__ == "__main__":

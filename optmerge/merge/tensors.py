@@ -1,6 +1,7 @@
 """One tensor merged from many: the function that everything in parameter space goes through."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ def merge_tensors(
     aliases: Sequence[str] | None = None,
     seed: int = 0,
     name: str = "",
-    **parameters: object,
+    **parameters: Any,
 ) -> Tensor:
     """Merge tensors of the same shape, computing in float32 whatever their type.
 
@@ -47,10 +48,10 @@ def merge_tensors(
     if declared.base == "required" and base is None:
         raise UsageError(f"{method} needs a base")
     order = sorted(range(len(tensors)), key=lambda i: aliases[i])
-    arguments: dict[str, object] = {key: value for key, value in parameters.items() if key not in declared.parameters}
-    declared.check_options(arguments, method)  # type: ignore[arg-type]
+    arguments: dict[str, Any] = {key: value for key, value in parameters.items() if key not in declared.parameters}
+    declared.check_options(arguments, method)
     for key, parameter in declared.parameters.items():
-        values = per_source(key, parameters.get(key, parameter.default), len(tensors))  # type: ignore[arg-type]
+        values = per_source(key, parameters.get(key, parameter.default), len(tensors))
         for value in values:
             declared.check_value(key, value, method)
         arguments[key] = [values[i] for i in order]

@@ -1,7 +1,6 @@
 """A recipe gives the weights that were scored, wherever it is and however it is written, or says why not."""
 
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 import yaml
 
 from end_to_end.conftest import assert_one_message
-from end_to_end.studies import Search
+from end_to_end.studies import Search, run_process
 from optmerge.__main__ import run
 
 
@@ -55,10 +54,10 @@ def test_rebuilt_model_is_the_one_that_was_saved(search: Search, recipe: Path, h
 
 
 def test_check_passes_in_another_folder_with_the_sources_listed_the_other_way_round(
-    search: Search, recipe: Path, optmerge: Callable[..., subprocess.CompletedProcess[str]]
+    search: Search, recipe: Path
 ) -> None:
     edit(recipe, reversed_mappings)
-    done = optmerge("rebuild", "--check", str(recipe), cwd=recipe.parent)
+    done = run_process("rebuild", "--check", str(recipe), cwd=recipe.parent)
     assert (done.returncode, done.stderr) == (0, "")
     assert search.result()["winner"]["weights_sha256"] in done.stdout
 

@@ -1,13 +1,11 @@
 """Problem sets that cannot be searched or tested on are refused before anything starts."""
 
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from end_to_end.conftest import Refuse, assert_one_message
-from end_to_end.studies import started
+from end_to_end.studies import run_process, started
 
 
 @pytest.mark.parametrize("split", ["search", "validation", "test"])
@@ -30,10 +28,8 @@ def test_splits_that_share_problems_are_refused(refuse: Refuse, zoo: Path, pair:
     assert f"the {one} and {other} splits share" in message
 
 
-def test_file_that_is_not_there_is_refused(
-    optmerge: Callable[..., subprocess.CompletedProcess[str]], small: list[str], tmp_path: Path
-) -> None:
-    done = optmerge(*small, "task.search.path=moon.jsonl")
+def test_file_that_is_not_there_is_refused(small: list[str], tmp_path: Path) -> None:
+    done = run_process(*small, "task.search.path=moon.jsonl", cwd=tmp_path)
     assert done.returncode == 2
     assert_one_message(done.stderr)
     assert "task.search: no problem file at moon.jsonl" in done.stderr
