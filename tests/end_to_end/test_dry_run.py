@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from end_to_end.studies import Search
 from optmerge.__main__ import run
 
 SAID = ("groups (3)", "genes (18)", "24 search, 12 validation, 16 test; 2 trials", "memory (", "time (", "Nothing was")
@@ -30,10 +31,13 @@ def test_default_command_leaves_no_file(here: Path) -> None:
     assert list(here.iterdir()) == []
 
 
-def test_finished_study_is_left_as_it_is(small: list[str], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (here / "studies").mkdir()
-    assert run(["--dry-run", *small]) == 0
-    assert list((here / "studies").iterdir()) == []
+def test_finished_study_is_left_as_it_is(search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = search.copied_to(tmp_path)
+    monkeypatch.chdir(copy.cwd)
+    before = {path: path.read_bytes() for path in copy.folder.rglob("*") if path.is_file()}
+    assert run(["--dry-run", *search.overrides, "study.trials=9"]) == 0
+    assert {path: path.read_bytes() for path in copy.folder.rglob("*") if path.is_file()} == before
+    assert len(copy.trials()) == 4
 
 
 def test_search_that_could_not_start_is_refused(
