@@ -1,16 +1,12 @@
 """What is asked wrongly on the command line is said in one line, before anything starts."""
 
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from end_to_end.conftest import Refuse, assert_one_message
-from end_to_end.studies import Search, started
+from end_to_end.studies import Search, run_process, started
 from optmerge.__main__ import run
-
-Optmerge = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.mark.parametrize(
@@ -114,9 +110,9 @@ def test_wrong_option_or_argument_is_refused(
     ("override", "named"), [("--moon", "--moon"), ("method.name=moon", "unknown merge method 'moon'; known are")]
 )
 def test_refusal_is_the_same_in_a_process_of_its_own(
-    optmerge: Optmerge, small: list[str], tmp_path: Path, override: str, named: str
+    small: list[str], tmp_path: Path, override: str, named: str
 ) -> None:
-    done = optmerge(*small, override)
+    done = run_process(*small, override, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert_one_message(done.stderr)
     assert named in done.stderr
