@@ -179,7 +179,7 @@ def _search_many(overrides: list[str]) -> None:
 
     from rich.console import Console
 
-    from optmerge.commands.search import RESULT
+    from optmerge.commands.ending import RESULT
     from optmerge.reports.table import print_comparison
 
     paths = [Path(config.study.folder) / str(config.study.name) / RESULT for config in configs]

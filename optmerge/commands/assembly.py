@@ -4,10 +4,13 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
+
+from rich.console import Console
 
 from optmerge.commands.percent import percent
 from optmerge.config import Config, options_of
+from optmerge.engines import Engine
 from optmerge.errors import UsageError
 from optmerge.method import get_method
 from optmerge.models import Checkpoint, Fit, check_finite, check_fit, missing, resolve, scan
@@ -18,6 +21,10 @@ from optmerge.study.identity import identity
 from optmerge.study.objective import Pruner
 from optmerge.study.search import Sampler
 from optmerge.tasks import SPLITS, Task, check_disjoint
+from optmerge.tracking import Tracker
+
+if TYPE_CHECKING:
+    from optmerge.merge import Workbench
 
 Say = Callable[[str], None]
 
@@ -68,6 +75,29 @@ class Assembly:
 
         width = {"float32": 4, "bfloat16": 2, "float16": 2}[self.config.models.dtype]
         return width * sum(math.prod(shape) for shape in self.fit.shapes.values())
+
+
+@dataclass(frozen=True)
+class Run:
+    """A search that has started.
+
+    Attributes:
+        assembly: What it was made from.
+        study: The Optuna study.
+        engine: Answers, with its model in memory.
+        workbench: Merges.
+        tracker: Records.
+        folder: Where its results go.
+        console: Where progress goes.
+    """
+
+    assembly: Assembly
+    study: Any
+    engine: Engine
+    workbench: "Workbench"
+    tracker: Tracker
+    folder: Path
+    console: Console
 
 
 def find_plugins(config: Config) -> Plugins:

@@ -1,10 +1,11 @@
 """MLflow: a parent run a study, a child run a trial, the winner a version of a registered model."""
 
+import contextlib
 import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,18 @@ class Options:
     artifacts: str | None = None
     experiment: str = "optmerge"
     model: str = "optmerge"
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Say in one line that MLflow failed, and what to do."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError) as error:
+        raise OptmergeError(f"MLflow failed: {_first(error)}; run the same command again to go on") from error
 
 
 class MlflowTracker:
@@ -73,6 +86,7 @@ class MlflowTracker:
         location = Path(self._options.artifacts).absolute().as_uri() if self._options.artifacts else None
         return str(self._client.create_experiment(self._options.experiment, artifact_location=location))
 
+    @_told()
     def start(self, study: str, key: str, settings: Mapping[str, Any]) -> None:
         parents = self._client.search_runs([self._experiment], f"tags.`{_STUDY}` = '{key}'", max_results=1)
         if parents:
@@ -95,6 +109,7 @@ class MlflowTracker:
             if not token:
                 return recorded
 
+    @_told()
     def trial(self, trial: FrozenTrial) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
@@ -127,6 +142,7 @@ class MlflowTracker:
         self._client.set_terminated(run, status=_STATES[trial.state])
         self._recorded.add(trial.number)
 
+    @_told()
     def finish(self, result: Mapping[str, Any], best: Path) -> str | None:
         from mlflow.entities import Metric
         from mlflow.exceptions import MlflowException

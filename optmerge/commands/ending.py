@@ -1,0 +1,94 @@
+"""How a search command ends: the winner is chosen, tested, written and registered."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from optmerge.commands.assembly import Assembly, Run
+from optmerge.commands.rebuild import RECIPE, write_model
+from optmerge.config import Config
+
+BEST, RESULT, PICTURE = "best", "result.json", "report.png"
+
+
+def finished_result(config: Config, study: Any, folder: Path) -> dict[str, Any] | None:
+    """The result of a study that has nothing left to do: its budget is spent and its winner is in its folder."""
+    from optmerge.study.search import finished
+
+    if not (folder / BEST / RECIPE).exists() or not list((folder / BEST).glob("*.safetensors")):
+        return None
+    try:
+        result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        spent = result["trials"]["complete"] + result["trials"]["pruned"]
+        same_end = result["ending"] == _settings(config)
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or not whole: the ending is done again
+        return None
+    return result if same_end and config.study.trials <= spent == len(finished(study)) else None
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """The settings that decide how a study ends."""
+    study = config.study
+    return {"selection": study.selection, "finalists": study.finalists, "baselines": study.baselines}
+
+
+def finish(run: Run) -> tuple[dict[str, Any], str | None]:
+    """Choose the winner on validation, test it, and leave it in the study's folder and with the tracker.
+
+    Returns:
+        The contents of result.json, and where the tracker has registered the winner.
+    """
+    from optmerge.reports.figure import draw_study
+    from optmerge.study.result import Judge, as_json, trial_seconds
+
+    config, task = run.assembly.config, run.assembly.plugins.task
+    began = time.monotonic()
+    with run.console.status("scoring the finalists") as status:
+
+        def watch(what: str) -> None:
+            status.update(f"scoring {what}")
+            if not run.console.is_terminal:
+                run.console.print(f"scoring {what}", highlight=False)
+
+        result = _judge(run.assembly, run.study, Judge(run.study, run.workbench, run.engine, task, watch))
+    like = run.assembly.checkpoints[config.models.tokenizer]
+    weights_sha256 = write_model(result.winner.recipe, run.workbench, like, run.folder / BEST, replace=True)
+    trials = run.study.get_trials(deepcopy=False)
+    seconds = trial_seconds(trials) + time.monotonic() - began
+    document = as_json(result, run.study, weights_sha256, len(task.problems("search")), seconds)
+    document["ending"] = _settings(config)
+    draw_study(document, trials, task.objectives[0].name, run.folder / PICTURE)
+    registered = run.tracker.finish(document, run.folder / BEST)
+    # Written last: a study with a result is one that has nothing left to do.
+    _write_atomically(run.folder / RESULT, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    return document, registered
+
+
+def _judge(assembly: Assembly, study: Any, judge: Any) -> Any:
+    from optmerge.space import naive_merges
+    from optmerge.study.result import Result, choose_winner, judge_baselines, judge_sources
+
+    config, ingredients = assembly.config, assembly.ingredients
+    direction = assembly.plugins.task.objectives[0].direction
+    baselines = naive_merges(ingredients) if config.study.baselines else {}
+    if not assembly.plugins.task.problems("validation"):
+        baselines = {name: settings for name, settings in baselines.items() if len(settings) == 1}
+    winner = choose_winner(
+        study,
+        judge,
+        assembly.space,
+        direction,
+        config.study.finalists,
+        by_validation=config.study.selection == "validation",
+    )
+    sources = judge_sources(judge, {alias: ingredients.source(alias) for alias in sorted(ingredients.sources)})
+    return Result(winner, sources, judge_baselines(judge, baselines))
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    """Write a file so that nobody ever sees half of it."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

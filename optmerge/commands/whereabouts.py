@@ -1,0 +1,55 @@
+"""What a search tells at its end: its results, where they are, and how to look at them."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from optmerge.commands.assembly import Assembly
+from optmerge.commands.ending import BEST, PICTURE, RESULT
+from optmerge.commands.rebuild import RECIPE
+
+
+def report(
+    result: Mapping[str, Any], assembly: Assembly, folder: Path, registered: str | None, console: Console
+) -> None:
+    """Print the table of results and where everything is."""
+    from optmerge.reports.table import print_result
+
+    print_result(console, result, assembly.plugins.task.objectives[0].name)
+    for text in _whereabouts(assembly, folder, registered):
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _whereabouts(assembly: Assembly, folder: Path, registered: str | None) -> Iterator[str]:
+    yield ""
+    yield f"model and recipe  {folder / BEST}"
+    yield f"results, picture  {folder / RESULT}, {folder / PICTURE}"
+    if registered:
+        yield f"registered as     {registered}"
+    yield from dashboards(assembly)
+    yield f"rebuild, check    {_program('python')} -m optmerge rebuild --check {folder / BEST / RECIPE}"
+    name = assembly.config.study.name
+    yield f"start afresh      the same command with study.name=ANOTHER (this study: {name})"
+
+
+def dashboards(assembly: Assembly) -> Iterator[str]:
+    """The commands that open the dashboards."""
+    from optmerge.study.storage import shown_url
+
+    yield f"watch the study   {_program('optuna-dashboard')} {shown_url(assembly.config.storage.url)}"
+    module, options = assembly.plugins.tracking
+    if command := module.command(options):
+        name, _, rest = command.partition(" ")
+        yield f"watch the runs    {_program(name)} {rest}"
+
+
+def _program(name: str) -> str:
+    """How to call a program of this environment from here: by its name only where that finds this very one."""
+    here = Path(sys.executable).parent
+    found = shutil.which(name)
+    return name if found and Path(found).parent == here else os.path.relpath(here / name)
