@@ -292,4 +292,4 @@ def explain(error: Exception) -> str:
 
 def _masked(text: str) -> str:
     """Without what may be a password in an address."""
-    return re.sub(r"://[^\s]*@", "://***@", text)
+    return re.sub(r"(?i)(pass\w*=)[^&\s]+", r"\1***", re.sub(r"://[^\s]*@", "://***@", text))

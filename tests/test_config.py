@@ -190,3 +190,10 @@ def test_a_method_that_needs_a_base_says_so() -> None:
     config = compose_config(["method=dare_ties", "models.base=null"])
     with pytest.raises(UsageError, match="method=dare_ties measures task vectors from a base: set models.base"):
         find_plugins(config)
+
+
+@pytest.mark.parametrize("address", ["://me:sesame@host/db,", "://host/db?user=me&password=sesame"])
+def test_an_address_that_cannot_be_read_is_shown_without_its_password(address: str) -> None:
+    with pytest.raises(UsageError, match="storage.url") as caught:
+        compose_config([f"storage.url=postgresql{address}"])
+    assert "sesame" not in str(caught.value)

@@ -91,7 +91,7 @@ def _hub_problem(location: str, revision: str | None, alias: str | None, weights
         if info.gated:
             api.auth_check(location)
     except GatedRepoError:
-        return f"{location} is gated: ask for access at https://huggingface.co/{location}, then `hf auth login`"
+        return f"{location} is gated: ask for access on its page on the hub, then `hf auth login`"
     except RevisionNotFoundError:
         return f"{location} on the hub has no revision {revision}"
     except RepositoryNotFoundError:
