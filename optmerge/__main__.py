@@ -119,7 +119,8 @@ def _with_own_configs(arguments: list[str]) -> list[str]:
     folder = Path(arguments[at + 1])
     if not folder.is_dir():
         raise UsageError(f"--config-dir {folder}: there is no such folder")
-    searchpath = f"hydra.searchpath=['file://{folder.absolute()}']"
+    quoted = str(folder.absolute()).replace("'", "\\'")
+    searchpath = f"hydra.searchpath=['file://{quoted}']"
     return [*arguments[:at], *arguments[at + 2 :], searchpath]
 
 
@@ -159,11 +160,12 @@ def _search_many(overrides: list[str]) -> None:
     from optmerge.config import compose_config
 
     configs = [compose_config(combination) for combination in _combinations(overrides)]
-    names = [config.study.name for config in configs]
-    for name in names:
-        if names.count(name) > 1:
+    places = [(config.study.folder, config.storage.url, config.study.name) for config in configs]
+    for place in places:
+        if places.count(place) > 1:
             raise UsageError(
-                f"{names.count(name)} combinations would share the study {name}; name them by what differs, such as "
+                f"{places.count(place)} combinations would share the study {place[-1]}; name them by what differs, "
+                "such as "
                 "'study.name=demo-${pruner.name}-seed${study.seed}'"
             )
     for config in configs:

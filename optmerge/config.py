@@ -282,7 +282,7 @@ def explain(error: Exception) -> str:
         key = key or name
     unknown = re.search(r"Key '([^']+)' (?:not in|is not in struct)", text)
     if unknown:
-        return f"{key or unknown[1]}: no such setting"
+        return f"{key or unknown[1]}: no such setting; one that the files leave out is added with a + before it"
     reason = " ".join(
         line.strip() for line in text.splitlines() if not re.match(r"\s*(full_key|object_type|reference_type)", line)
     )

@@ -44,10 +44,10 @@ def _use_folder(config: Config, folder: str) -> None:
     old = str(config.models.folder)
     config.models.folder = f"{folder}/made"
     for source in config.models.sources.values():
-        source.path = source.path.replace(old, config.models.folder)
+        source.path = source.path.replace(old, config.models.folder, 1)
     for settings in config.task.values():
         if isinstance(settings, dict) and settings.get("path"):
-            settings["path"] = settings["path"].replace(old, config.models.folder)
+            settings["path"] = settings["path"].replace(old, config.models.folder, 1)
 
 
 def _groups(assembly: Assembly) -> str:

@@ -43,7 +43,8 @@ class Objective:
 
         Args:
             trial: Holds the genome, and is told the recipe, scores and timings.
-            genome_index: How many trials of the study were finished before; the order of problems depends on it.
+            genome_index: How many genomes of the study met their fate before, failed ones included; the order of
+                problems depends on it.
 
         Raises:
             optuna.TrialPruned: If the trial is beaten.

@@ -22,6 +22,7 @@ from optmerge.study.trial_scores import ERROR
 WORKER = "worker"  # user attribute of a trial: who runs it
 DIED, INTERRUPTED = "its process died", "interrupted"  # failures that are no fault of the genome
 _ALIKE_AT_FIRST, _ALIKE = 3, 20  # so many failures in a row for the same reason end the search
+_IN_A_ROW = 100  # and so many for whatever reasons
 
 Worker = Mapping[str, Any]  # host, process number and time of its start
 
@@ -90,6 +91,8 @@ def search(study: optuna.Study, objective: Objective, sampler: Sampler, budget: 
             most = _ALIKE if finished(study) else _ALIKE_AT_FIRST
             if len(reasons) >= most and len(set(reasons[-most:])) == 1:
                 raise OptmergeError(f"{most} trials in a row failed alike: {reason}") from error
+            if len(reasons) >= _IN_A_ROW:
+                raise OptmergeError(f"{_IN_A_ROW} trials in a row failed, the last for: {reason}") from error
             yield study.get_trials(deepcopy=False)[-1]
             continue
         except BaseException:

@@ -17,6 +17,7 @@ from optmerge.study.storage import shown_url
 from optmerge.study.trial_scores import ERROR, PROBLEMS, RECIPE, SCORES, SECONDS, decode
 
 _STUDY, _TRIAL = "optmerge.study", "optmerge.trial"  # tags that find runs again when a study is resumed
+_STOPPED = "stopped"  # tag that says why a search ended early
 _STATES = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
 
 
@@ -45,7 +46,7 @@ def _told() -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         raise OptmergeError(f"MLflow failed: {_first(error)}; run the same command again to go on") from error
 
 
@@ -92,6 +93,8 @@ class MlflowTracker:
         if parents:
             self._parent = parents[0].info.run_id
             self._client.update_run(self._parent, status="RUNNING")
+            if _STOPPED in parents[0].data.tags:
+                self._client.delete_tag(self._parent, _STOPPED)
         else:
             run = self._client.create_run(self._experiment, run_name=study, tags={_STUDY: key})
             self._parent = run.info.run_id
@@ -163,7 +166,9 @@ class MlflowTracker:
         self._client.log_text(self._parent, json.dumps(result, indent=2, ensure_ascii=False), "result.json")
         version = self._version_of(winner["weights_sha256"])
         if version is None:
-            self._client.log_artifacts(self._parent, str(best), "model")
+            # A folder for each winner: an earlier version must keep its weights.
+            where = f"model-{winner['weights_sha256'][:12]}"
+            self._client.log_artifacts(self._parent, str(best), where)
             try:
                 self._client.create_registered_model(self._options.model)
             except MlflowException as error:
@@ -171,7 +176,7 @@ class MlflowTracker:
                     raise OptmergeError(f"MLflow cannot register {self._options.model}: {_first(error)}") from error
             version = self._client.create_model_version(
                 self._options.model,
-                source=f"runs:/{self._parent}/model",
+                source=f"runs:/{self._parent}/{where}",
                 run_id=self._parent,
                 tags={name: str(winner[name]) for name in ("recipe_sha256", "weights_sha256")}
                 | {"study": str(result["study"]), "test": str(winner["test"]["score"])},
@@ -188,14 +193,19 @@ class MlflowTracker:
         return None
 
     def stop(self, reason: str) -> None:
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
         if not self._parent:
             return
-        self._client.set_tag(self._parent, "stopped", reason)
-        self._client.set_terminated(self._parent, status="KILLED")
+        # Why the search stops matters more than that it cannot be recorded.
+        with contextlib.suppress(MlflowException, SQLAlchemyError, OSError):
+            self._client.set_tag(self._parent, _STOPPED, reason)
+            self._client.set_terminated(self._parent, status="KILLED")
 
 
 def _first(error: Exception) -> str:
-    return str(error).splitlines()[0][:200]
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def build(options: Options) -> MlflowTracker:

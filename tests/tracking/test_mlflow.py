@@ -149,7 +149,8 @@ def test_the_study_has_the_result(followed: Followed) -> None:
 
 def test_the_study_keeps_its_configuration_and_result_as_files(followed: Followed) -> None:
     files = {item.path for item in followed.client.list_artifacts(followed.parent().info.run_id)}
-    assert {"config.json", "result.json", "model"} <= files
+    assert {"config.json", "result.json"} <= files
+    assert [name for name in files if name.startswith("model-")]
 
 
 @pytest.mark.usefixtures("default_uri")
@@ -186,6 +187,22 @@ def test_another_winner_becomes_the_champion(tmp_path: Path, followed: Followed)
         follow(options, best, [], weights)
     champion = followed.client.get_model_version_by_alias("rivals", "champion")
     assert champion.tags["weights_sha256"] == "2" * 64
+    first = followed.client.get_model_version("rivals", "1")
+    assert first.source != champion.source  # an earlier version keeps its weights
+
+
+def test_a_study_that_went_on_is_no_longer_called_stopped(followed: Followed) -> None:
+    options = Options(followed.options.uri, None, "stopping", "stopping")
+    for reason in ("interrupted", None):
+        tracker = build(options)
+        tracker.start("mine", "key of mine", SETTINGS)
+        if reason:
+            tracker.stop(reason)
+    experiment = followed.client.get_experiment_by_name("stopping")
+    assert experiment is not None
+    (parent,) = followed.client.search_runs([experiment.experiment_id])
+    assert parent.info.status == "RUNNING"
+    assert "stopped" not in parent.data.tags
 
 
 def test_a_file_that_is_no_store_is_a_usage_error(tmp_path: Path) -> None:
