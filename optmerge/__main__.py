@@ -165,8 +165,7 @@ def _search_many(overrides: list[str]) -> None:
         if places.count(place) > 1:
             raise UsageError(
                 f"{places.count(place)} combinations would share the study {place[-1]}; name them by what differs, "
-                "such as "
-                "'study.name=demo-${pruner.name}-seed${study.seed}'"
+                "such as 'study.name=demo-${pruner.name}-seed${study.seed}'"
             )
     for config in configs:
         plugins = find_plugins(config)

@@ -28,11 +28,13 @@ def print_plan(config: Config, console: Console) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     with tempfile.TemporaryDirectory() as untrained:
-        if config.models.maker is not None and not Path(str(config.models.folder)).exists():
-            say("The sources are not made yet; sizes and times below are those of untrained models of the same shape.")
+        unmade = config.models.maker is not None and not Path(str(config.models.folder)).exists()
+        if unmade:
             _use_folder(config, untrained)
-            make_sources(config, lambda text: None, trained=False)
         plugins = find_plugins(config)
+        if unmade:
+            say("The sources are not made yet; sizes and times below are those of untrained models of the same shape.")
+            make_sources(config, lambda text: None, trained=False)
         assembly = assemble(config, plugins, say)
         for text in (_groups(assembly), _genes(assembly), _problems(assembly), _memory(assembly), _time(assembly)):
             say(text)

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from optmerge.commands.ending import BEST, finish, finished_result
 from optmerge.commands.whereabouts import dashboards, report
 from optmerge.config import Config
 from optmerge.errors import OptmergeError, UsageError
-from optmerge.models import SMALL_FILES_BYTES
+from optmerge.models import check_room
 
 
 def run_search(config: Config, console: Console) -> dict[str, Any]:
@@ -86,7 +85,9 @@ def _told_why_it_stops(run: Run) -> Iterator[None]:
         run.tracker.stop(str(error))
         raise
     except (SQLAlchemyError, StorageInternalError) as error:
-        raise OptmergeError(f"the study database failed: {str(error).splitlines()[0]}; {again}") from error
+        reason = f"the study database failed: {str(error).splitlines()[0]}"
+        run.tracker.stop(reason)
+        raise OptmergeError(f"{reason}; {again}") from error
 
 
 def _start_tracking(run: Run) -> None:
@@ -169,15 +170,9 @@ def _new_study(assembly: Assembly, storage: Any) -> Any:
 
 
 def _check_room(assembly: Assembly, folder: Path) -> None:
-    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     # The winner's folder, the one that it replaces until it is whole, and the copy in the model registry.
     copies = 1 + (folder / BEST).exists() + (assembly.config.tracking["name"] != "none")
-    needed, free = copies * assembly.model_bytes() + SMALL_FILES_BYTES, shutil.disk_usage(existing).free
-    if free < needed:
-        raise UsageError(
-            f"the result needs {needed / 1e9:.2f} GB in {folder}, and {free / 1e9:.2f} GB are free: make room, or set "
-            "study.folder to another disk"
-        )
+    check_room(folder, copies * assembly.model_bytes(), "make room, or set study.folder to another disk")
 
 
 def start_engine(assembly: Assembly) -> tuple[Any, Any]:

@@ -48,11 +48,11 @@ class Workbench:
 
     def tensor(self, node: Node, name: str) -> Tensor:
         """One tensor of a node, on the bench's device: a checkpoint's as stored, a merge's in its own type."""
-        key = node_sha256(node) if isinstance(node, CheckpointNode) else ""
-        if isinstance(node, CheckpointNode):
-            resident = self._resident.get((key, name))
-            return self._read(key, name) if resident is None else resident
-        return self._merged(node, name)
+        if isinstance(node, MergeNode):
+            return self._merged(node, name)
+        key = node_sha256(node)
+        resident = self._resident.get((key, name))
+        return self._read(key, name) if resident is None else resident
 
     def _read(self, key: str, name: str) -> Tensor:
         return read_row_cut(self._checkpoints[key], name, self.fit.shapes[name]).to(self.device)

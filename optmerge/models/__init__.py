@@ -9,17 +9,17 @@ from optmerge.models.fit import Fit, check_fit, read_row_cut
 from optmerge.models.hashing import WeightsHash, weights_sha256
 from optmerge.models.resolve import missing, resolve
 from optmerge.models.scan import Scan, check_finite, scan
-from optmerge.models.staging import SMALL_FILES_BYTES
+from optmerge.models.staging import check_room
 from optmerge.models.write import write_checkpoint
 
 __all__ = [
-    "SMALL_FILES_BYTES",
     "Checkpoint",
     "Fit",
     "Scan",
     "WeightsHash",
     "check_finite",
     "check_fit",
+    "check_room",
     "convert",
     "missing",
     "read_row_cut",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from optmerge.errors import OptmergeError, UsageError
 
-SMALL_FILES_BYTES = 50_000_000  # room for config, tokenizer and headers
+_SMALL_FILES_BYTES = 50_000_000  # room for config, tokenizer and headers
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def staged(folder: Path, *, nbytes: int, replace: bool) -> Iterator[Path]:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder)
-        _check_room(folder, nbytes + SMALL_FILES_BYTES)
+        check_room(folder, nbytes)
         staging.mkdir()
         with _locked(staging):
             yield staging
@@ -48,10 +48,22 @@ def staged(folder: Path, *, nbytes: int, replace: bool) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _check_room(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder.parent).free
+def check_room(folder: Path, nbytes: int, advice: str = "") -> None:
+    """Refuse to write what the disk has no room for.
+
+    Args:
+        folder: Where to; it need not be there yet.
+        nbytes: How much weight data; room for the small files beside it is added.
+        advice: What to do about it, for the message.
+
+    Raises:
+        UsageError: If there is less room.
+    """
+    existing = next(path for path in folder.absolute().parents if path.exists())
+    needed, free = nbytes + _SMALL_FILES_BYTES, shutil.disk_usage(existing).free
     if free < needed:
-        raise UsageError(f"writing needs {needed / 1e9:.1f} GB in {folder}, {free / 1e9:.1f} GB are free")
+        ending = f": {advice}" if advice else ""
+        raise UsageError(f"writing needs {needed / 1e9:.1f} GB in {folder}, {free / 1e9:.1f} GB are free{ending}")
 
 
 def _put_in_place(staging: Path, folder: Path) -> None:
