@@ -191,8 +191,8 @@ def test_another_winner_becomes_the_champion(tmp_path: Path, followed: Followed)
     assert first.source != champion.source  # an earlier version keeps its weights
 
 
-def test_a_study_that_went_on_is_no_longer_called_stopped(followed: Followed) -> None:
-    options = Options(followed.options.uri, None, "stopping", "stopping")
+def test_a_study_that_went_on_is_no_longer_called_stopped(tmp_path: Path, followed: Followed) -> None:
+    options = Options(followed.options.uri, str(tmp_path / "artifacts"), "stopping", "stopping")
     for reason in ("interrupted", None):
         tracker = build(options)
         tracker.start("mine", "key of mine", SETTINGS)
