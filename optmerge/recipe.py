@@ -31,6 +31,8 @@ from optmerge.errors import UsageError
 FORMAT = "optmerge-recipe"
 VERSION = 1
 DTYPES = ("float32", "bfloat16", "float16")
+UNION = "union"
+"""Stands for the vocabulary of all sources, where else an alias says whose tokenizer is used."""
 
 Option = bool | float | str
 
@@ -46,15 +48,24 @@ class CheckpointNode:
         weights_sha256: Hash of its tensors, see `optmerge.models.weights_sha256`.
         revision: Commit on the hub; not part of its identity either, as the weights say it all.
         component: Which part of the checkpoint takes part.
+        over: For an adapter: the checkpoint that it is merged into. `weights_sha256` is then the adapter's alone, see
+            `optmerge.models.Adapter.identity`.
+        tokens_sha256: Hash of its tokens' ids, see `optmerge.models.tokens_sha256`; only where the sources'
+            vocabularies differ, as the merged rows then depend on it.
     """
 
     location: str
     weights_sha256: str
     revision: str | None = None
     component: str = "model"
+    over: "CheckpointNode | None" = None
+    tokens_sha256: str | None = None
 
     def content(self) -> dict[str, Any]:
-        return {"kind": "checkpoint", "component": self.component, "weights_sha256": self.weights_sha256}
+        content = {"kind": "checkpoint", "component": self.component, "weights_sha256": self.weights_sha256}
+        if self.tokens_sha256 is not None:
+            content["tokens_sha256"] = self.tokens_sha256
+        return content if self.over is None else content | {"over": node_sha256(self.over)}
 
 
 @dataclass(frozen=True)
@@ -63,20 +74,27 @@ class Group:
 
     Attributes:
         tensors: Shell patterns over tensor names, such as `model.layers.7.*`.
-        parameters: Source alias to parameter name to value.
+        parameters: Source alias to parameter name to value; the sources that take part, and no others.
+        shared: Parameters of the method that have one value for all sources, such as the `t` of slerp.
+        source: Alias of the source whose tensors are taken as they are; nothing is merged then, and there are no
+            parameters.
     """
 
     tensors: tuple[str, ...]
-    parameters: Mapping[str, Mapping[str, float]]
+    parameters: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    shared: Mapping[str, float] = field(default_factory=dict)
+    source: str | None = None
 
     def content(self) -> dict[str, Any]:
-        return {
-            "tensors": sorted(self.tensors),
-            "parameters": {
-                alias: {name: float(value) for name, value in values.items()}
-                for alias, values in self.parameters.items()
-            },
+        content: dict[str, Any] = {"tensors": sorted(self.tensors)}
+        if self.source is not None:
+            return content | {"source": self.source}
+        content["parameters"] = {
+            alias: {name: float(value) for name, value in values.items()} for alias, values in self.parameters.items()
         }
+        if self.shared:
+            content["shared"] = {name: float(value) for name, value in self.shared.items()}
+        return content
 
 
 @dataclass(frozen=True)
@@ -87,11 +105,17 @@ class MergeNode:
         method: Name of a merge method.
         sources: Alias to node; the base among them, if there is one.
         base: Alias of the checkpoint that task vectors are measured from.
-        tokenizer: Alias of the source that gives tokenizer, configuration and vocabulary rows.
+        tokenizer: Alias of the source that gives tokenizer, configuration and vocabulary rows; or `union`, for the
+            vocabulary of all sources.
         dtype: Type in which the merged tensors are stored; rounding to it is part of the value.
         groups: Group name to group. Every tensor of the model is in exactly one.
         options: Options of the method, such as `normalize`.
         seed: Seed of random masks.
+        layers: Which layer of each source becomes each layer of the merged model: one mapping of alias to layer for
+            each. Empty where every layer is merged from its namesakes.
+        vocabulary_base: Alias of the source whose rows stand in for tokens that others lack, where vocabularies differ;
+            by default `base`. It is told apart because a merge without a base fills rows like one with it.
+        pad_vocabulary_to: Vocabulary rows are rounded up to a multiple of this.
     """
 
     method: str
@@ -102,9 +126,12 @@ class MergeNode:
     groups: Mapping[str, Group]
     options: Mapping[str, Option] = field(default_factory=dict)
     seed: int = 0
+    layers: tuple[Mapping[str, int], ...] = ()
+    vocabulary_base: str | None = None
+    pad_vocabulary_to: int | None = None
 
     def content(self) -> dict[str, Any]:
-        return {
+        content: dict[str, Any] = {
             "kind": "merge",
             "method": self.method,
             "sources": {alias: node_sha256(node) for alias, node in self.sources.items()},
@@ -115,6 +142,13 @@ class MergeNode:
             "options": dict(self.options),
             "seed": self.seed,
         }
+        if self.layers:
+            content["layers"] = [dict(sorted(layer.items())) for layer in self.layers]
+        if self.vocabulary_base is not None:
+            content["vocabulary_base"] = self.vocabulary_base
+        if self.pad_vocabulary_to is not None:
+            content["pad_vocabulary_to"] = self.pad_vocabulary_to
+        return content
 
 
 Node = CheckpointNode | MergeNode
@@ -163,6 +197,8 @@ def _collect(node: Node, nodes: dict[str, dict[str, Any]]) -> None:
         nodes[key]["location"] = node.location
         if node.revision:
             nodes[key]["revision"] = node.revision
+        if node.over:
+            _collect(node.over, nodes)
     else:
         for source in node.sources.values():
             _collect(source, nodes)
@@ -216,6 +252,8 @@ def _read_node(key: str, nodes: Mapping[str, Any], above: tuple[str, ...]) -> No
             weights_sha256=str(entry["weights_sha256"]),
             revision=None if entry.get("revision") is None else str(entry["revision"]),
             component=str(entry.get("component", "model")),
+            over=None if entry.get("over") is None else _read_over(key, str(entry["over"]), nodes, above),
+            tokens_sha256=None if entry.get("tokens_sha256") is None else str(entry["tokens_sha256"]),
         )
     elif entry["kind"] == "merge":
         node = _read_merge(key, entry, nodes, above)
@@ -229,14 +267,23 @@ def _read_node(key: str, nodes: Mapping[str, Any], above: tuple[str, ...]) -> No
     return node
 
 
+def _read_over(key: str, over: str, nodes: Mapping[str, Any], above: tuple[str, ...]) -> CheckpointNode:
+    node = _read_node(over, nodes, (*above, key))
+    if not isinstance(node, CheckpointNode) or node.over is not None:
+        raise UsageError(f"node {key[:12]} lies over node {over[:12]}, which is not a whole checkpoint")
+    return node
+
+
 def _read_merge(key: str, entry: Mapping[str, Any], nodes: Mapping[str, Any], above: tuple[str, ...]) -> MergeNode:
     groups = {
         str(name): Group(
             tensors=tuple(str(pattern) for pattern in group["tensors"]),
             parameters={
                 str(alias): {str(parameter): _finite(value) for parameter, value in values.items()}
-                for alias, values in group["parameters"].items()
+                for alias, values in group.get("parameters", {}).items()
             },
+            shared={str(parameter): _finite(value) for parameter, value in group.get("shared", {}).items()},
+            source=None if group.get("source") is None else str(group["source"]),
         )
         for name, group in entry["groups"].items()
     }
@@ -251,14 +298,26 @@ def _read_merge(key: str, entry: Mapping[str, Any], nodes: Mapping[str, Any], ab
         groups=groups,
         options=dict(entry.get("options") or {}),
         seed=int(entry.get("seed", 0)),
+        layers=tuple(
+            {str(alias): int(layer) for alias, layer in layers.items()} for layers in entry.get("layers") or ()
+        ),
+        vocabulary_base=None if entry.get("vocabulary_base") is None else str(entry["vocabulary_base"]),
+        pad_vocabulary_to=None if entry.get("pad_vocabulary_to") is None else int(entry["pad_vocabulary_to"]),
     )
+    if UNION in node.sources:
+        raise UsageError(f"node {key[:12]} has a source called {UNION!r}, the word for the vocabulary of all")
     for alias in {
-        node.tokenizer,
+        *([node.tokenizer] if node.tokenizer != UNION else []),
         *([node.base] if node.base else []),
-        *(a for g in groups.values() for a in g.parameters),
+        *([node.vocabulary_base] if node.vocabulary_base else []),
+        *(alias for group in groups.values() for alias in group.parameters),
+        *(group.source for group in groups.values() if group.source is not None),
+        *(alias for layers in node.layers for alias in layers),
     }:
         if alias not in node.sources:
             raise UsageError(f"node {key[:12]} speaks of {alias!r}, which is not one of its sources")
+    if node.pad_vocabulary_to is not None and node.pad_vocabulary_to < 1:
+        raise UsageError(f"node {key[:12]} has pad_vocabulary_to {node.pad_vocabulary_to}; it must be at least 1")
     if node.dtype not in DTYPES:
         raise UsageError(f"node {key[:12]} has dtype {node.dtype!r}; known are {', '.join(DTYPES)}")
     return node

@@ -59,6 +59,27 @@ def test_a_recipe_comes_back_from_its_file_as_it_was(path: Path) -> None:
     assert load_recipe(path) == recipe
 
 
+def test_what_differing_vocabularies_need_comes_back_and_counts(path: Path) -> None:
+    ja = dataclasses.replace(JA, tokens_sha256="e" * 64)
+    changes: list[dict[str, Any]] = [
+        {"sources": {"base": BASE, "ja": ja, "math": MATH}},
+        {"tokenizer": "union"},
+        {"vocabulary_base": "base"},
+        {"pad_vocabulary_to": 64},
+    ]
+    recipes = [Recipe(merge(), "d" * 64), *(Recipe(merge(**change), "d" * 64) for change in changes)]
+    assert len({recipe.sha256 for recipe in recipes}) == len(recipes)
+    for recipe in recipes:
+        recipe.save(path)
+        assert load_recipe(path) == recipe
+
+
+def test_a_recipe_with_a_source_called_union_is_refused(path: Path) -> None:
+    Recipe(merge(sources={"base": BASE, "ja": JA, "math": MATH, "union": JA})).save(path)
+    with pytest.raises(UsageError, match="a source called 'union'"):
+        load_recipe(path)
+
+
 def test_a_recipe_of_a_recipe_comes_back_too(path: Path) -> None:
     sources: dict[str, Node] = {"ja": JA, "inner": merge()}
     recipe = Recipe(merge(sources=sources, base=None, tokenizer="inner", groups={}))
@@ -71,6 +92,46 @@ def test_shared_ancestors_are_written_once() -> None:
     outer = merge(sources={"one": inner, "two": inner, "ja": JA}, base=None, groups={})
     nodes = yaml.safe_load(Recipe(outer).to_yaml())["nodes"]
     assert set(nodes) == {node_sha256(node) for node in (outer, inner, BASE, JA, MATH)}
+
+
+def test_what_an_adapter_lies_over_comes_back_and_is_written_once(path: Path) -> None:
+    lora = CheckpointNode("models/lora", "e" * 64, over=BASE)
+    recipe = Recipe(merge(sources={"base": BASE, "ja": JA, "math": lora}))
+    recipe.save(path)
+    assert load_recipe(path) == recipe
+    nodes = yaml.safe_load(recipe.to_yaml())["nodes"]
+    assert set(nodes) == {node_sha256(node) for node in (recipe.root, BASE, JA, lora)}
+    assert nodes[node_sha256(lora)]["over"] == node_sha256(BASE)
+
+
+def test_what_an_adapter_lies_over_is_in_the_file_though_it_is_no_source(path: Path) -> None:
+    recipe = Recipe(merge(sources={"base": CheckpointNode("models/lora", "e" * 64, over=BASE), "ja": JA, "math": MATH}))
+    recipe.save(path)
+    assert load_recipe(path) == recipe
+    assert yaml.safe_load(recipe.to_yaml())["nodes"][node_sha256(BASE)]["location"] == BASE.location
+
+
+def test_hash_depends_on_what_an_adapter_lies_over() -> None:
+    alone = CheckpointNode("models/lora", "e" * 64)
+    over = [dataclasses.replace(alone, over=node) for node in (None, BASE, JA)]
+    assert len({node_sha256(node) for node in over}) == 3
+
+
+@pytest.mark.parametrize(
+    ("over", "message"),
+    [
+        ("low", "node lora lies over node low, which is not a whole checkpoint"),
+        ("lora", "node lora is its own source"),
+        ("mine", "node mine is its own source"),
+        ("italian", "node italian is not in it"),
+    ],
+)
+def test_adapter_over_anything_but_a_whole_checkpoint_is_refused(path: Path, over: str, message: str) -> None:
+    leaf = "{kind: checkpoint, location: folder, weights_sha256: 0, over: %s}"
+    adapters = f"  lora: {leaf % over}\n  low: {leaf % 'japanese'}\n"
+    path.write_text(HAND_WRITTEN.replace("ja: japanese", "ja: lora") + adapters, encoding="utf-8")
+    with pytest.raises(UsageError, match=message):
+        load_recipe(path)
 
 
 def test_hash_does_not_depend_on_any_order() -> None:

@@ -1,13 +1,13 @@
 """A checkpoint in a local folder, opened without reading its weights."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optmerge.errors import UsageError
-from optmerge.models.shard import Entry, read_header, torch_dtype
+from optmerge.models.shard import Entry, read_header, read_tensor, torch_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +26,8 @@ class Checkpoint:
         folder: Where it lies.
         config: Its config.json.
         files: Its safetensors files, sorted.
+        mapped: Whether tensors are mapped from their files, which costs no memory that others cannot have; otherwise
+            they are read into memory of their own, which goes with them.
         nbytes: Size of all its tensors in bytes.
     """
 
@@ -35,34 +37,27 @@ class Checkpoint:
     files: tuple[Path, ...]
     _entries: Mapping[str, tuple[Path, Entry]] = field(repr=False)
     _handles: dict[Path, Any] = field(default_factory=dict, repr=False)
+    mapped: bool = True
 
     @classmethod
-    def open(cls, folder: Path, alias: str) -> "Checkpoint":
+    def open(cls, folder: Path, alias: str, mapped: bool = True) -> "Checkpoint":
         """Read the headers of a checkpoint in a local folder.
 
         Args:
             folder: Holds config.json and model.safetensors, or model.safetensors.index.json and the shards it names.
             alias: What people call this checkpoint, for the messages.
+            mapped: Whether its tensors are to be mapped, or read.
 
         Raises:
             UsageError: If something is missing, damaged, or not in safetensors form.
         """
         config = read_config(folder, alias)
         files = weight_files(folder, alias)
-        entries: dict[str, tuple[Path, Entry]] = {}
-        for file in files:
-            try:
-                header = read_header(file)
-            except ValueError as error:
-                raise UsageError(f"{alias}: {file} {error}") from error
-            for name, entry in header.items():
-                if name in entries:
-                    raise UsageError(f"{alias}: {name} is in two files, {entries[name][0]} and {file}")
-                entries[name] = (file, entry)
+        entries = read_entries(files, alias)
         for name, shard in _weight_map(folder / f"{SAFETENSORS}.index.json", alias).items():
             if (folder / shard) in files and name not in entries:
                 raise UsageError(f"{alias}: {folder / shard} lacks {name}, which the index names")
-        return cls(alias, folder, config, tuple(files), entries)
+        return cls(alias, folder, config, tuple(files), entries, mapped=mapped)
 
     @property
     def nbytes(self) -> int:
@@ -82,13 +77,15 @@ class Checkpoint:
         return torch_dtype(self._entries[name][1].dtype)
 
     def tensor(self, name: str) -> "Tensor":
-        """A tensor on the CPU, mapped from its file: pages are read when they are used.
+        """A tensor on the CPU, mapped from its file (pages are read when they are used) or read.
 
-        Treat it as read-only: every call gives the same memory.
+        Treat it as read-only: where it is mapped, every call gives the same memory.
         """
         from safetensors import safe_open
 
-        file = self._entries[name][0]
+        file, entry = self._entries[name]
+        if not self.mapped:
+            return read_tensor(file, entry)
         if file not in self._handles:
             self._handles[file] = safe_open(file, framework="pt")
         found: Tensor = self._handles[file].get_tensor(name)
@@ -107,6 +104,25 @@ def read_config(folder: Path, alias: str) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"{alias}: {folder} has no config.json: it is not a checkpoint in Hugging Face form")
     return read_object(path, alias)
+
+
+def read_entries(files: Sequence[Path], alias: str) -> dict[str, tuple[Path, Entry]]:
+    """Where the tensors that some files hold lie, by name.
+
+    Raises:
+        UsageError: If a file is damaged, or two hold a tensor of the same name.
+    """
+    entries: dict[str, tuple[Path, Entry]] = {}
+    for file in files:
+        try:
+            header = read_header(file)
+        except ValueError as error:
+            raise UsageError(f"{alias}: {file} {error}") from error
+        for name, entry in header.items():
+            if name in entries:
+                raise UsageError(f"{alias}: {name} is in two files, {entries[name][0]} and {file}")
+            entries[name] = (file, entry)
+    return entries
 
 
 def weight_files(folder: Path, alias: str, name: str = SAFETENSORS) -> list[Path]:

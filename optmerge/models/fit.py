@@ -1,12 +1,21 @@
 """Do checkpoints fit together to be merged, and what will the merged model look like?"""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from optmerge.errors import UsageError
+from optmerge.models.alignment import Alignment, Known, Vocabulary, align, merge_vocabularies
 from optmerge.models.checkpoint import Checkpoint
-from optmerge.models.vocabulary import has_token_rows, redundant_heads, tokens
+from optmerge.models.vocabulary import (
+    OUTPUT_HEADS,
+    has_token_rows,
+    is_token_tensor,
+    redundant_heads,
+    tokens,
+    vocabulary_size,
+)
+from optmerge.recipe import UNION
 from optmerge.registered import did_you_mean
 
 if TYPE_CHECKING:
@@ -26,32 +35,63 @@ class Fit:
         names: The merged model's tensors, sorted.
         shapes: The shape of each.
         notices: What people should know although it is no error, one line each.
+        vocabulary: The merged model's tokens.
+        sources: What was fitted together, by alias.
+        alignment: How rows are matched by token; None where every source has them in the merged model's order.
     """
 
     names: list[str]
     shapes: dict[str, tuple[int, ...]]
     notices: list[str]
+    vocabulary: Vocabulary
+    sources: Mapping[str, Checkpoint] = field(repr=False)
+    alignment: Alignment | None = field(default=None, repr=False)
+
+    def tensor(self, checkpoint: Checkpoint, name: str) -> "Tensor":
+        """A source's tensor with the rows of the merged model's tokens, in their order.
+
+        Args:
+            checkpoint: One of the sources.
+            name: One of the merged model's tensors.
+
+        Returns:
+            A tensor of the shape `shapes[name]`: mapped from the file, whole or cut, unless its rows had to be moved
+            or filled, see `optmerge.models.alignment`. Treat it as read-only.
+        """
+        if self.alignment is not None and name in self.alignment.names:
+            return self.alignment.tensor(checkpoint, name)
+        tensor, shape = checkpoint.tensor(name), self.shapes[name]
+        return tensor if tuple(tensor.shape) == shape else tensor[: shape[0]]
 
 
-def check_fit(sources: Mapping[str, Checkpoint], *, base: str | None, tokenizer: str) -> Fit:
+def check_fit(
+    sources: Mapping[str, Checkpoint], *, base: str | None, tokenizer: str, pad_vocabulary_to: int | None = None
+) -> Fit:
     """Check that checkpoints can be merged tensor by tensor.
 
     Reads no weights, except where a file may hold a tied output head twice.
 
     Args:
         sources: Every checkpoint that takes part, the base included, by alias.
-        base: Alias of the checkpoint that task vectors are measured from, if there is one.
-        tokenizer: Alias of the checkpoint that gives tokenizer, config and vocabulary rows.
+        base: Alias of the checkpoint that task vectors are measured from, if there is one; its rows stand in for those
+            that a source lacks.
+        tokenizer: Alias of the checkpoint that gives tokenizer, config and vocabulary; or `union`: the base, or the
+            first alias if there is none, gives them and takes in the tokens of the others.
+        pad_vocabulary_to: Vocabulary rows are rounded up to a multiple of this.
 
     Raises:
         UsageError: Naming the two checkpoints that do not fit, and how they differ.
     """
-    for role, alias in (("base", base), ("tokenizer", tokenizer)):
+    union = tokenizer == UNION
+    if union and UNION in sources:
+        raise UsageError(f"a source is called {UNION!r}, the word for the vocabulary of all: call it something else")
+    for role, alias in (("base", base), ("tokenizer", None if union else tokenizer)):
         if alias is not None and alias not in sources:
             hint = did_you_mean(alias, list(sources))
             raise UsageError(f"{role} {alias!r} is none of the sources{hint}; these are {', '.join(sorted(sources))}")
-    chosen = sources[tokenizer]
-    others = [sources[alias] for alias in sorted(sources) if alias != tokenizer]
+    giver = (base or min(sources)) if union else tokenizer
+    chosen = sources[giver]
+    others = [sources[alias] for alias in sorted(sources) if alias != giver]
     notices: list[str] = []
     for checkpoint in [chosen, *others]:
         if checkpoint.config.get("quantization_config"):
@@ -60,32 +100,21 @@ def check_fit(sources: Mapping[str, Checkpoint], *, base: str | None, tokenizer:
     for other in others:
         _check_config(chosen, other)
         _check_names(names, chosen, other)
-        notices += _check_shapes(names, chosen, other)
+        _check_shapes(names, chosen, other)
         notices += _behaviour_notices(chosen, other)
-    notices += _check_tokens(chosen, others)
-    return Fit(names, {name: chosen.shape(name) for name in names}, notices)
-
-
-def read_row_cut(checkpoint: Checkpoint, name: str, shape: Sequence[int]) -> "Tensor":
-    """A tensor without the rows that the merged model has no tokens for.
-
-    Args:
-        checkpoint: Where to read.
-        name: The tensor.
-        shape: Its shape in the merged model, `Fit.shapes[name]`: equal, or with a smaller first dimension.
-
-    Returns:
-        A tensor of that shape, mapped from the file.
-
-    Raises:
-        ValueError: If the tensor cannot be cut to that shape.
-    """
-    have, want = checkpoint.shape(name), tuple(shape)
-    if have == want:
-        return checkpoint.tensor(name)
-    if len(have) != len(want) or have[1:] != want[1:] or have[0] < want[0]:
-        raise ValueError(f"{checkpoint.alias}: {name} is {have} and cannot be cut to {want}")
-    return checkpoint.tensor(name)[: want[0]]
+    known, assumed = _known(names, chosen, others, base)
+    vocabulary = merge_vocabularies(known, giver=giver, union=union, pad_to=pad_vocabulary_to)
+    token_tensors = frozenset(name for name in names if has_token_rows(chosen, name))
+    alignment = align(sources, known, vocabulary, names=token_tensors, base=base)
+    if alignment is None:
+        notices += [note for other in others if (note := _cut_notice(known, vocabulary, chosen, other))]
+    else:
+        _check_countable(names, [chosen, *others])
+        notices.append(alignment.notice(vocabulary))
+    shapes = {name: chosen.shape(name) for name in names}
+    shapes |= {name: (vocabulary.rows, *shapes[name][1:]) for name in token_tensors}
+    notices += assumed + _token_notices(known, vocabulary)
+    return Fit(names, shapes, notices, vocabulary, dict(sources), alignment)
 
 
 def _merged_names(checkpoint: Checkpoint) -> list[str]:
@@ -103,6 +132,13 @@ def _check_config(chosen: Checkpoint, other: Checkpoint) -> None:
 
 def _check_names(names: list[str], chosen: Checkpoint, other: Checkpoint) -> None:
     theirs = _merged_names(other)
+    tied = [c for c, found in ((chosen, names), (other, theirs)) if not any(n.endswith(OUTPUT_HEADS) for n in found)]
+    if len(tied) == 1 and tied[0].config.get("tie_word_embeddings"):
+        untied = other if tied[0] is chosen else chosen
+        raise UsageError(
+            f"{chosen.alias} and {other.alias} do not fit: {tied[0].alias} ties its output head to its embedding, "
+            f"{untied.alias} has a head of its own"
+        )
     for lacking, having, lost in (
         (other, chosen, sorted(set(names) - set(theirs))),
         (chosen, other, sorted(set(theirs) - set(names))),
@@ -114,33 +150,44 @@ def _check_names(names: list[str], chosen: Checkpoint, other: Checkpoint) -> Non
             )
 
 
-def _check_shapes(names: list[str], chosen: Checkpoint, other: Checkpoint) -> list[str]:
+def _check_shapes(names: list[str], chosen: Checkpoint, other: Checkpoint) -> None:
     differing: list[str] = []
-    rows: tuple[int, int] | None = None
     for name in names:
         ours, theirs = chosen.shape(name), other.shape(name)
-        if ours == theirs:
-            continue
-        if ours[1:] == theirs[1:] and has_token_rows(chosen, name) and has_token_rows(other, name):
-            rows = (ours[0], theirs[0])
-        else:
+        counted = ours[1:] == theirs[1:] and has_token_rows(chosen, name) and has_token_rows(other, name)
+        if ours != theirs and not counted:
             differing.append(f"{name} is {list(ours)} and {list(theirs)}")
     if differing:
         raise UsageError(
             f"{chosen.alias} and {other.alias} do not fit: {len(differing)} shapes differ: {_some(differing)}"
         )
-    if rows is None:
-        return []
-    keep, have = rows
-    if have < keep:
-        raise UsageError(
-            f"{other.alias} has {have} vocabulary rows, fewer than the {keep} of {chosen.alias}, whose tokenizer is "
-            f"used: use the tokenizer of a checkpoint with {have} rows"
-        )
-    return [
+
+
+def _cut_notice(
+    known: Mapping[str, Known], vocabulary: Vocabulary, chosen: Checkpoint, other: Checkpoint
+) -> str | None:
+    keep, have = vocabulary.rows, known[other.alias].rows
+    if have <= keep:
+        return None
+    return (
         f"{other.alias} has {have} vocabulary rows, {chosen.alias} {keep}: the rows of {chosen.alias}'s tokens are "
         f"merged, {have - keep} dropped"
-    ]
+    )
+
+
+def _check_countable(names: list[str], checkpoints: Sequence[Checkpoint]) -> None:
+    """Rows can be moved only where it is sure that they are those of tokens."""
+    for checkpoint in checkpoints:
+        if not any(has_token_rows(checkpoint, name) for name in names):
+            raise UsageError(
+                f"{checkpoint.alias}: the vocabularies differ, and no tensor has the vocab_size rows of its config.json"
+            )
+        for name in names:
+            if is_token_tensor(name) and not has_token_rows(checkpoint, name):
+                raise UsageError(
+                    f"{checkpoint.alias}: the vocabularies differ, and {name} has {checkpoint.shape(name)[0]} rows, "
+                    f"not the vocab_size {vocabulary_size(checkpoint.config)} of its config.json"
+                )
 
 
 def _behaviour_notices(chosen: Checkpoint, other: Checkpoint) -> list[str]:
@@ -152,24 +199,41 @@ def _behaviour_notices(chosen: Checkpoint, other: Checkpoint) -> list[str]:
     ]
 
 
-def _check_tokens(chosen: Checkpoint, others: Iterable[Checkpoint]) -> list[str]:
-    wanted = tokens(chosen)
-    if wanted is None:
+def _known(
+    names: list[str], chosen: Checkpoint, others: Sequence[Checkpoint], base: str | None
+) -> tuple[dict[str, Known], list[str]]:
+    """What each source knows; one without a tokenizer is taken to know what the base does, or else the chosen one."""
+    known = {checkpoint.alias: tokens(checkpoint) for checkpoint in [chosen, *others]}
+    if known[chosen.alias] is None:
         raise UsageError(f"{chosen.alias}: {chosen.folder} has no tokenizer, and its tokenizer is to be used")
-    notices: list[str] = []
-    for other in others:
-        known = tokens(other)
-        if known is None:
-            notices.append(f"{other.alias} has no tokenizer: its tokens are taken to be those of {chosen.alias}")
-            continue
-        differing = sorted((number, token) for token, number in wanted.items() if known.get(token) != number)
-        if differing:
-            number, token = differing[0]
-            theirs = f"{known[token]} in {other.alias}" if token in known else f"unknown to {other.alias}"
-            raise UsageError(
-                f"the tokenizers of {chosen.alias} and {other.alias} do not fit: {len(differing)} tokens differ, "
-                f"first {token!r}: {number} in {chosen.alias}, {theirs}"
-            )
+    like = base if base is not None and known[base] is not None else chosen.alias
+    notices = [
+        f"{other.alias} has no tokenizer: its tokens are taken to be those of {like}"
+        for other in others
+        if known[other.alias] is None
+    ]
+    assumed = known[like] or {}
+    return {c.alias: Known(known[c.alias] or assumed, _rows(names, c)) for c in [chosen, *others]}, notices
+
+
+def _rows(names: list[str], checkpoint: Checkpoint) -> int:
+    """How many rows the embedding has; what the config says where no tensor is known to be one."""
+    counts = [checkpoint.shape(name)[0] for name in names if is_token_tensor(name)]
+    return min(counts, default=vocabulary_size(checkpoint.config) or 0)
+
+
+def _token_notices(known: Mapping[str, Known], vocabulary: Vocabulary) -> list[str]:
+    notices = []
+    pieces = len(vocabulary.added)
+    if pieces:
+        first = next(iter(vocabulary.added))
+        notices.append(
+            f"union adds {pieces} tokens to {vocabulary.giver}'s tokenizer, first {first!r}: text is cut at them "
+            "before anything else, merges of subwords are not merged"
+        )
+    without = [token for token, number in vocabulary.ids.items() if number >= vocabulary.rows]
+    if without:
+        notices.append(f"{vocabulary.giver}'s tokenizer knows {len(without)} tokens that no source has a row for")
     return notices
 
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from optmerge.errors import UsageError
+from optmerge.models.adapter_config import ADAPTER_CONFIG, ADAPTER_PICKLE, ADAPTER_WEIGHTS, only_bin
 from optmerge.models.checkpoint import PICKLE, SAFETENSORS, weight_files
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -12,7 +13,7 @@ _SECONDS = 3.0  # how long planning waits for the hub
 
 
 def resolve(location: str, revision: str | None, *, alias: str | None = None, weights: str = SAFETENSORS) -> Path:
-    """The local folder of a checkpoint, downloaded from the hub if need be.
+    """The local folder of a checkpoint or adapter, downloaded from the hub if need be.
 
     Call `missing` for everything that a run needs before resolving the first: this may download gigabytes.
 
@@ -63,10 +64,16 @@ def _cached(location: str, revision: str | None, weights: str) -> Path | None:
     """The folder in the hub's cache that holds the whole checkpoint, if there is one."""
     try:
         folder = _download(location, revision, weights, offline=True)
+        if weights == SAFETENSORS and _holds_adapter(folder):
+            return folder
         weight_files(folder, location, weights)
     except (OSError, UsageError):
         return None
     return folder if (folder / "config.json").is_file() else None
+
+
+def _holds_adapter(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS))
 
 
 def _only_bin(location: str, alias: str | None) -> str:
@@ -104,8 +111,11 @@ def _hub_problem(location: str, revision: str | None, alias: str | None, weights
             f"or set {_option(alias)}=FOLDER"
         )
     files = [sibling.rfilename for sibling in info.siblings or []]
-    if any(file in (weights, f"{weights}.index.json") for file in files):
+    adapter = weights == SAFETENSORS and ADAPTER_CONFIG in files
+    if any(file in (weights, f"{weights}.index.json") for file in files) or (adapter and ADAPTER_WEIGHTS in files):
         return None
+    if adapter and ADAPTER_PICKLE in files:
+        return only_bin(location)
     if weights == SAFETENSORS and any(file.endswith(".bin") for file in files):
         return _only_bin(location, alias)
     return f"{location}{at} on the hub has no {weights}"
@@ -115,12 +125,13 @@ def _download(location: str, revision: str | None, weights: str, *, offline: boo
     from huggingface_hub import snapshot_download
 
     stem, _, suffix = weights.rpartition(".")
+    adapter = [ADAPTER_WEIGHTS] if weights == SAFETENSORS else []
     # Top folder only, and only these weights: some repositories hold the same ones again in other forms.
     return Path(
         snapshot_download(
             location,
             revision=revision,
-            allow_patterns=[*_COMPANIONS, f"{stem}*.{suffix}"],
+            allow_patterns=[*_COMPANIONS, f"{stem}*.{suffix}", *adapter],
             ignore_patterns=["*/*"],
             local_files_only=offline,
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optmerge.errors import UsageError
+from optmerge.models.adapter import Adapter
 from optmerge.models.checkpoint import Checkpoint
 from optmerge.models.hashing import WeightsHash
 
@@ -41,12 +42,17 @@ def scan(
 ) -> Scan:
     """Hash a checkpoint and look for NaN and infinity, or recall what was found when its files were the same.
 
+    Of an adapter its own tensors are read, not what its base becomes; `Adapter.identity` says what its hash stands for.
+
     Args:
         checkpoint: What to read, one tensor at a time.
         report: Called after every tensor with the bytes read so far and in all; not called if the cache answers.
         cache: Folder that remembers scans, by path, size and time of change of every weight file. Default
             `$XDG_CACHE_HOME/optmerge`, else `~/.cache/optmerge`.
     """
+    if isinstance(checkpoint, Adapter):
+        own = scan(checkpoint.weights, report, cache=cache)
+        return Scan(checkpoint.identity(own.weights_sha256), own.bad)
     # Taken before reading: files that change meanwhile must not be remembered under their new state.
     state = [[str(real), real.stat().st_size, real.stat().st_mtime_ns] for real in map(Path.resolve, checkpoint.files)]
     key = hashlib.sha256(json.dumps(state).encode()).hexdigest()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 ITEM_BYTES = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
@@ -94,6 +95,26 @@ def read_header(path: Path) -> dict[str, Entry]:
     if size > expected:
         raise ValueError(f"is longer than its header says: {size} bytes instead of {expected}")
     return entries
+
+
+def read_tensor(path: Path, entry: Entry) -> "Tensor":
+    """A tensor, read into memory of its own.
+
+    Raises:
+        OSError: If the file ends before the tensor does.
+    """
+    import torch
+
+    buffer = torch.empty(entry.nbytes, dtype=torch.uint8)
+    wanted = memoryview(buffer.numpy().data)
+    with path.open("rb", buffering=0) as file:
+        file.seek(entry.start)
+        while wanted:
+            count = file.readinto(wanted)
+            if not count:
+                raise OSError(f"{path} ended early")
+            wanted = wanted[count:]
+    return buffer.view(torch_dtype(entry.dtype)).reshape(entry.shape)
 
 
 def lay_out(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[bytes, dict[str, Entry]]:

@@ -1,5 +1,6 @@
 """Tokens: which a checkpoint's tokenizer knows, and which tensors have a row for each."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,6 +67,11 @@ def redundant_heads(checkpoint: Checkpoint) -> set[str]:
     }
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer's vocabulary."""
+    return any((folder / name).is_file() for name in _WITH_TOKENS)
+
+
 def tokens(checkpoint: Checkpoint) -> dict[str, int] | None:
     """The id of every token that a checkpoint's tokenizer knows, added ones included; None if it has no tokenizer.
 
@@ -73,7 +79,7 @@ def tokens(checkpoint: Checkpoint) -> dict[str, int] | None:
         UsageError: If there are tokenizer files but they cannot be read.
     """
     folder, alias = checkpoint.folder, checkpoint.alias
-    if not any((folder / name).is_file() for name in _WITH_TOKENS):
+    if not has_tokenizer(folder):
         return None
     fast = folder / "tokenizer.json"
     try:
@@ -81,6 +87,18 @@ def tokens(checkpoint: Checkpoint) -> dict[str, int] | None:
         return known | _added_tokens(folder, alias)
     except (KeyError, TypeError, ValueError, AttributeError, OSError, ImportError) as error:
         raise UsageError(f"{alias}: the tokenizer in {folder} cannot be read: {error}") from error
+
+
+def tokens_sha256(checkpoint: Checkpoint) -> str | None:
+    """SHA-256 of which token has which id; None if the checkpoint has no tokenizer.
+
+    Raises:
+        UsageError: If there are tokenizer files but they cannot be read.
+    """
+    known = tokens(checkpoint)
+    if known is None:
+        return None
+    return hashlib.sha256(json.dumps(known, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _fast_tokens(path: Path, alias: str) -> dict[str, int]:

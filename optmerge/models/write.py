@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from optmerge.models.companions import Companions
+
 MAX_SHARD_BYTES = 5_000_000_000
 # transformers refuses to save a model whose generation config has these without do_sample.
 SAMPLING_OPTIONS = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
@@ -32,7 +34,7 @@ def write_checkpoint(
     folder: Path,
     tensors: "Iterable[tuple[str, Tensor]]",
     *,
-    like: Checkpoint,
+    like: "Checkpoint | Companions",
     shapes: Mapping[str, tuple[int, ...]],
     dtype: "torch.dtype",
     max_shard_bytes: int = MAX_SHARD_BYTES,
@@ -159,17 +161,27 @@ def _as_announced(tensors: "Iterable[tuple[str, Tensor]]", layout: Layout) -> "I
 def _merged_config(config: Mapping[str, Any], layout: Layout, dtype: str) -> dict[str, Any]:
     merged = copy.deepcopy(dict(config))
     merged.pop("_name_or_path", None)
-    rows = [shape[0] for name, (_, shape) in layout.items() if is_token_tensor(name)]
-    nested = merged.get("text_config")
-    for part in (merged, nested) if isinstance(nested, dict) else (merged,):
+    for part in _parts(merged):
         for key in ("dtype", "torch_dtype"):  # the second is what transformers 4 reads
             if key in part:
                 part[key] = dtype
-        if "vocab_size" in part and rows:
-            part["vocab_size"] = rows[0]
     if "torch_dtype" not in merged:
         merged["dtype"] = dtype
-    return merged
+    rows = [shape[0] for name, (_, shape) in layout.items() if is_token_tensor(name)]
+    return with_rows(merged, rows[0]) if rows else merged
+
+
+def with_rows(config: dict[str, Any], rows: int) -> dict[str, Any]:
+    """A config, changed in place, that says how many rows the embeddings have, also where it nests that."""
+    for part in _parts(config):
+        if "vocab_size" in part:
+            part["vocab_size"] = rows
+    return config
+
+
+def _parts(config: dict[str, Any]) -> list[dict[str, Any]]:
+    nested = config.get("text_config")
+    return [config, nested] if isinstance(nested, dict) else [config]
 
 
 def _shards(layout: Layout, max_shard_bytes: int) -> dict[str, list[str]]:

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from optmerge.errors import UsageError
-from optmerge.models import Checkpoint, check_fit, read_row_cut
+from optmerge.models import Checkpoint, check_fit
 from optmerge.models.vocabulary import tokens
 
 # The word list of conftest.py with a token more, as fine-tunes add them.
@@ -53,17 +53,7 @@ def test_added_rows_are_cut_with_a_notice(make):
     assert found.shapes[EMBEDDING] == found.shapes["lm_head.weight"] == (32, 16)
     checkpoint = Checkpoint.open(math, "math")
     for name in (EMBEDDING, "lm_head.weight"):
-        assert torch.equal(read_row_cut(checkpoint, name, (32, 16)), checkpoint.tensor(name)[:32])
-
-
-def test_too_few_rows_are_refused(make):
-    with pytest.raises(UsageError, match=r"^math has 32 vocabulary rows, fewer than the 33 of ja"):
-        fit(make("ja", words=[*WORDS, "<pad>"]), make("math"))
-
-
-def test_only_the_first_dimension_can_be_cut(opened):
-    with pytest.raises(ValueError, match="cannot be cut"):
-        read_row_cut(opened(), EMBEDDING, (32, 15))
+        assert torch.equal(found.tensor(checkpoint, name), checkpoint.tensor(name)[:32])
 
 
 def test_differing_shapes_are_refused(make):
@@ -113,23 +103,19 @@ def test_differing_rotary_base_is_a_notice(make, changes):
     )
 
 
-def test_differing_tokenizers_are_refused(make):
-    swapped = [*WORDS[:4], WORDS[5], WORDS[4], *WORDS[6:]]
-    with pytest.raises(UsageError, match=r"2 tokens differ, first 'word1': 4 in ja, 5 in math"):
-        fit(make("ja"), make("math", words=swapped))
-
-
-def test_token_that_a_source_lacks_is_refused(make):
-    renamed = [*WORDS[:-1], "other"]
-    with pytest.raises(UsageError, match=r"1 tokens differ, first 'word28': 31 in ja, unknown to math"):
-        fit(make("ja"), make("math", words=renamed))
-
-
-def test_tokens_added_beside_the_tokenizer_count(make):
+def test_token_beyond_the_rows_of_every_source_is_a_notice(make):
     ja = make("ja")
     (ja / "added_tokens.json").write_text('{"<new>": 32}')
-    with pytest.raises(UsageError, match=r"first '<new>': 32 in ja, unknown to math"):
-        fit(ja, make("math"))
+    found = fit(ja, make("math"))
+    assert found.notices == ["ja's tokenizer knows 1 tokens that no source has a row for"]
+    assert found.shapes[EMBEDDING] == (32, 16)
+
+
+@pytest.mark.parametrize("tied", ["ja", "math"])
+def test_tied_and_untied_sources_are_refused(make, tied):
+    folders = [make(name, tie_word_embeddings=name == tied) for name in ("ja", "math")]
+    with pytest.raises(UsageError, match=rf"^ja and math do not fit: {tied} ties its output head to its embedding"):
+        fit(*folders)
 
 
 def test_unigram_tokenizer_numbers_its_tokens_in_order(make):

@@ -67,6 +67,15 @@ def test_hub_id_in_the_cache_needs_no_network(offline, make, tmp_path):
     assert done.stdout.strip() == f"None {snapshot}"
 
 
+def test_adapter_in_the_cache_needs_no_network(offline, tmp_path):
+    (tmp_path / "lora").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / "lora" / name).touch()
+    snapshot = cache(tmp_path, NOWHERE, tmp_path / "lora")
+    done = in_new_process(f"missing({NOWHERE!r}, None), resolve({NOWHERE!r}, None)")
+    assert done.stdout.strip() == f"None {snapshot}"
+
+
 def test_cached_checkpoint_in_bin_form_is_pointed_to_convert(offline, make, tmp_path):
     snapshot = cache(tmp_path, NOWHERE, make())
     (snapshot / "model.safetensors").rename(snapshot / "pytorch_model.bin")
@@ -114,10 +123,12 @@ def hub(offline, monkeypatch):
             ["pytorch_model.bin"],
             f"has only .bin weights: convert it first with `python -m optmerge convert {NOWHERE} OUT`",
         ),
+        (["adapter_config.json", "adapter_model.safetensors"], "None"),
+        (["adapter_config.json", "adapter_model.bin"], f"{NOWHERE} has only adapter_model.bin, and adapters are read"),
         (["README.md"], f"{NOWHERE} on the hub has no model.safetensors"),
         (None, f"{NOWHERE} is neither a folder here nor a model on the hub that you can see"),
     ],
-    ids=["single", "sharded", "bin", "no-weights", "unknown"],
+    ids=["single", "sharded", "bin", "adapter", "bin-adapter", "no-weights", "unknown"],
 )
 def test_hub_is_asked_before_anything_is_downloaded(hub, files, told):
     if files is not None:
