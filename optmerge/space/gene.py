@@ -18,13 +18,15 @@ class Gene:
     """One searched value.
 
     Attributes:
-        name: `group/source/parameter`, such as `layers.07-11/math/density`.
+        name: `group/source/parameter`, such as `layers.07-11/math/density`; `group/parameter` where the sources share
+            it; `method` and `sources` for the choice of these.
         kind: `switch` is on or off, `choice` one of `choices`.
         low: Least value of a number.
         high: Greatest value of a number.
         choices: Values of a choice.
         initial: Where the search starts; the middle of the range by default.
-        sigma: First step size, in units of the range; the sampler's own by default.
+        sigma: First step size, in units of the range; the sampler's own by default. Optuna's samplers know none a
+            gene.
         active_if: A switch: this gene matters only where that one is on.
     """
 

@@ -20,6 +20,9 @@ class Ingredients:
         tokenizer: Alias of the source that gives tokenizer and configuration.
         dtype: Type of the merged tensors.
         seed: Seed of random masks.
+        vocabulary_base: Alias of the base where the sources' vocabularies differ, so that merges without a base fill
+            the rows that a source lacks like those with one.
+        pad_vocabulary_to: Vocabulary rows are rounded up to a multiple of this.
     """
 
     sources: Mapping[str, Node]
@@ -27,6 +30,8 @@ class Ingredients:
     tokenizer: str
     dtype: str
     seed: int
+    vocabulary_base: str | None = None
+    pad_vocabulary_to: int | None = None
 
     def merged(self) -> list[str]:
         """Aliases of the sources that are merged into the base, in canonical order."""
@@ -43,18 +48,24 @@ class Ingredients:
             options: Options of the method that differ from its defaults.
         """
         declared = get_method(method)
-        defaults = {name: parameter.default for name, parameter in declared.parameters.items()}
-        group = Group(("*",), {alias: {**defaults, **values} for alias, values in parameters.items()})
+        defaults = {name: parameter.default for name, parameter in declared.per_source().items()}
+        group = Group(
+            ("*",),
+            {alias: {**defaults, **values} for alias, values in parameters.items()},
+            {name: parameter.default for name, parameter in declared.shared().items()},
+        )
         return Recipe(
             MergeNode(
                 method=method,
                 sources=self.sources,
-                base=self.base if declared.base == "required" else None,
+                base=None if declared.base == "ignored" else self.base,
                 tokenizer=self.tokenizer,
                 dtype=self.dtype,
                 groups={"model": group},
                 options={**declared.options, **(options or {})},
                 seed=self.seed,
+                vocabulary_base=self.vocabulary_base,
+                pad_vocabulary_to=self.pad_vocabulary_to,
             )
         )
 

@@ -53,3 +53,8 @@ def test_average_counts_the_base_only_where_it_says_so() -> None:
 def test_a_source_by_itself_does_not_name_the_base() -> None:
     recipe = ingredients("ja", "add").source("ja")
     assert recipe.root.base is None and weights(recipe) == {"ja": 1.0}
+
+
+def test_parameters_that_sources_share_have_their_defaults() -> None:
+    (group,) = ingredients("ja", "add").recipe("ties", {"ja": {"weight": 1.0}}).root.groups.values()
+    assert group.parameters == {"ja": {"weight": 1.0, "density": 0.5}} and group.shared == {"lambda_": 1.0}
