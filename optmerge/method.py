@@ -19,26 +19,31 @@ METHODS = "optmerge.merge.methods"
 
 @dataclass(frozen=True)
 class Parameter:
-    """A searchable parameter of a method, one value a source.
+    """A searchable parameter of a method.
 
     Attributes:
         low: Least value that has a meaning.
         high: Greatest value that has a meaning.
         default: Value in a merge that is not searched.
-        search: Range that a search covers unless told otherwise.
+        search: Range that a search covers unless told otherwise; None: it keeps its default unless told otherwise.
+        shared: Whether a group has one value for all sources together, instead of one for each.
     """
 
     low: float
     high: float
     default: float
-    search: tuple[float, float] = (0.0, 1.0)
+    search: tuple[float, float] | None = (0.0, 1.0)
+    shared: bool = False
 
 
 WEIGHT = Parameter(low=-math.inf, high=math.inf, default=1.0)
 DENSITY = Parameter(low=0.0, high=1.0, default=0.5)
+LAMBDA = Parameter(low=-math.inf, high=math.inf, default=1.0, search=None, shared=True)
 
-# What a method computes: (tensors, base, **per-source parameters, **options) -> merged tensor, all float32.
+# What a method computes: (inputs, **parameters, **options) -> merged tensor; see `optmerge.merge.inputs`.
 Function = Callable[..., "Tensor"]
+
+Base = Literal["required", "optional", "ignored"]
 
 
 @dataclass(frozen=True)
@@ -47,13 +52,14 @@ class Method:
 
     Attributes:
         name: The name by which configurations and recipes call it.
-        function: `function(tensors, base, **parameters, **options)`; a method with `random=True` also gets
-            `streams`, one random stream a tensor (see `optmerge.merge.masks`).
-        parameters: Its per-source parameters.
+        function: `function(inputs, **parameters, **options)`, with a list for each per-source parameter and a number
+            for each shared one.
+        parameters: Its searchable parameters.
         options: Its options with their defaults, read from the function's signature.
         choices: The values that an option may have, for those annotated as `Literal`.
-        base: Whether there must be a base, or the method treats the base as nothing special.
-        random: Whether it draws random masks.
+        base: Whether there must be a base, there may be one, or the method treats it as nothing special.
+        sources: Least and greatest number of sources beside the base; None where there is no limit.
+        sources_without_base: The same where an optional base is not given.
     """
 
     name: str
@@ -61,8 +67,38 @@ class Method:
     parameters: Mapping[str, Parameter]
     options: Mapping[str, Option]
     choices: Mapping[str, tuple[Option, ...]]
-    base: Literal["required", "ignored"]
-    random: bool
+    base: Base
+    sources: tuple[int, int | None]
+    sources_without_base: tuple[int, int | None]
+
+    def per_source(self) -> dict[str, Parameter]:
+        """The parameters that have one value a source."""
+        return {name: parameter for name, parameter in self.parameters.items() if not parameter.shared}
+
+    def shared(self) -> dict[str, Parameter]:
+        """The parameters that have one value for all sources together."""
+        return {name: parameter for name, parameter in self.parameters.items() if parameter.shared}
+
+    def check_sources(self, count: int, has_base: bool, where: str) -> None:
+        """Refuse a number of sources that the method cannot merge, or a missing base.
+
+        Args:
+            count: Sources beside the base.
+            has_base: Whether there is a base.
+            where: What the message begins with.
+
+        Raises:
+            UsageError: Naming what is missing or too much.
+        """
+        if self.base == "required" and not has_base:
+            raise UsageError(f"{where}: {self.name} needs a base")
+        least, most = self.sources if has_base or self.base != "optional" else self.sources_without_base
+        if count < least or (most is not None and count > most):
+            wanted = f"exactly {least}" if most == least else f"at least {least}" if most is None else f"{least}-{most}"
+            beside = " beside the base" if has_base and self.base != "ignored" else ""
+            raise UsageError(
+                f"{where}: {self.name} merges {wanted} source{'s' * (wanted != 'exactly 1')}{beside}, got {count}"
+            )
 
     def check_options(self, options: Mapping[str, Option], where: str) -> None:
         """Refuse an option that the method does not have, or of another type.
@@ -86,7 +122,7 @@ class Method:
                 raise UsageError(f"{where}.{name}: unknown {value!r}; known are {choices}")
 
     def check_value(self, name: str, value: float, where: str) -> None:
-        """Refuse a per-source value that has no meaning, such as a density of 1.5.
+        """Refuse a value that has no meaning, such as a density of 1.5.
 
         Raises:
             UsageError: Naming the parameter and its range.
@@ -103,7 +139,11 @@ class Method:
 
 
 def merge_method(
-    *, base: Literal["required", "ignored"], random: bool = False, **parameters: Parameter
+    *,
+    base: Base,
+    sources: tuple[int, int | None] = (1, None),
+    sources_without_base: tuple[int, int | None] | None = None,
+    **parameters: Parameter,
 ) -> Callable[[Function], Method]:
     """Declare a function as the merge method of its module, whose name it bears."""
 
@@ -116,7 +156,8 @@ def merge_method(
         }
         hints = get_type_hints(function)
         choices = {name: get_args(hints[name]) for name in options if get_origin(hints[name]) is Literal}
-        return Method(function.__name__, function, parameters, options, choices, base, random)
+        without = sources if sources_without_base is None else sources_without_base
+        return Method(function.__name__, function, parameters, options, choices, base, sources, without)
 
     return declare
 
@@ -131,13 +172,13 @@ def get_method(name: str) -> Method:
     return cast("Method", getattr(find(METHODS, name, "merge method"), name))
 
 
-def per_source(name: str, value: float | Sequence[float], count: int) -> list[float]:
-    """One value a source: a single number counts for all of them.
+def per_source(name: str, value: float | Sequence[float | None] | None, default: float, count: int) -> list[float]:
+    """One value a source: a single number counts for all of them, and None means the default.
 
     Raises:
         ValueError: If a list of another length is given.
     """
-    values = [float(value)] * count if isinstance(value, (int, float)) else [float(v) for v in value]
+    values = [value] * count if value is None or isinstance(value, (int, float)) else list(value)
     if len(values) != count:
         raise ValueError(f"{name} has {len(values)} values for {count} sources")
-    return values
+    return [default if v is None else float(v) for v in values]

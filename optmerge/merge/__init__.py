@@ -2,20 +2,26 @@
 
 from typing import TYPE_CHECKING
 
-from optmerge.method import DENSITY, WEIGHT, Method, Parameter, get_method, merge_method
+from optmerge.method import DENSITY, LAMBDA, WEIGHT, Method, Parameter, get_method, merge_method
 
 if TYPE_CHECKING:
     from optmerge.merge.candidate import MergeCandidate, Workbench
-    from optmerge.merge.masks import Stream
+    from optmerge.merge.inputs import Inputs
+    from optmerge.merge.kernels import Kernels
+    from optmerge.merge.sweep import Piece, Sweeper
     from optmerge.merge.tensors import merge_tensors
 
 __all__ = [
     "DENSITY",
+    "LAMBDA",
     "WEIGHT",
+    "Inputs",
+    "Kernels",
     "MergeCandidate",
     "Method",
     "Parameter",
-    "Stream",
+    "Piece",
+    "Sweeper",
     "Workbench",
     "get_method",
     "merge_method",
@@ -23,9 +29,12 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Inputs": "inputs",
+    "Kernels": "kernels",
     "MergeCandidate": "candidate",
+    "Piece": "sweep",
+    "Sweeper": "sweep",
     "Workbench": "candidate",
-    "Stream": "masks",
     "merge_tensors": "tensors",
 }
 

@@ -1,18 +1,22 @@
 """Recipes made available to an engine: their tensors, merged on demand, one at a time."""
 
 import fnmatch
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from optmerge.errors import OptmergeError, UsageError
+from optmerge.merge.kernels import Kernels
+from optmerge.merge.sweep import Sweeper
 from optmerge.merge.tensors import merge_tensors
 from optmerge.method import get_method
-from optmerge.models import Checkpoint, Fit, read_row_cut
-from optmerge.recipe import CheckpointNode, MergeNode, Node, Recipe, node_sha256
+from optmerge.models import Adapter, Checkpoint, Fit
+from optmerge.models.layers import layer_of, layers_of, renamed, stacked_names
+from optmerge.recipe import CheckpointNode, Group, MergeNode, Node, Recipe, node_sha256
 
 
 class Workbench:
@@ -20,22 +24,34 @@ class Workbench:
 
     Args:
         checkpoints: Node hash to checkpoint, for every leaf of the recipes to come.
-        fit: Names and shapes of the merged tensors.
+        fit: Names and shapes of the sources' tensors.
         device: Where to merge.
-        resident: Keep all sources in the device's memory; otherwise they are read from memory-mapped files.
+        resident: Keep all sources in the device's memory; otherwise they are read from their files.
+        kernels: Compiles what is worth it; None for plain PyTorch.
+        keep_facts: Remember what does not depend on a recipe's parameters, such as the magnitudes that occur in a
+            tensor, for the next candidate.
     """
 
     def __init__(
-        self, checkpoints: Mapping[str, Checkpoint], fit: Fit, device: torch.device, resident: bool = False
+        self,
+        checkpoints: Mapping[str, Checkpoint],
+        fit: Fit,
+        device: torch.device,
+        *,
+        resident: bool = False,
+        kernels: Kernels | None = None,
+        keep_facts: bool = False,
     ) -> None:
         self.fit = fit
         self.device = device
         self._checkpoints = checkpoints
-        self._resident: dict[tuple[str, str], Tensor] = {}
+        self._sweeper = Sweeper(kernels)
+        self._facts: dict[Any, Any] | None = {} if keep_facts else None
+        self._known: dict[tuple[str, str], Tensor] = {}
         if resident:
             for key in checkpoints:
                 for name in fit.names:
-                    self._resident[key, name] = self._read(key, name)
+                    self._known[key, name] = self._read(key, name)
 
     def candidate(self, recipe: Recipe) -> "MergeCandidate":
         """Make a recipe available; nothing is computed yet.
@@ -43,40 +59,103 @@ class Workbench:
         Raises:
             UsageError: If one of its sources is not on this bench, or its groups do not cover every tensor once.
         """
-        _check_node(recipe.root, self._checkpoints, tuple(self.fit.names))
+        self._check(recipe.root)
         return MergeCandidate(recipe, self)
 
-    def tensor(self, node: Node, name: str) -> Tensor:
-        """One tensor of a node, on the bench's device: a checkpoint's as stored, a merge's in its own type."""
+    def names(self, node: Node) -> tuple[str, ...]:
+        """The tensors of a node, sorted."""
+        if isinstance(node, MergeNode) and node.layers:
+            # All sources of a node have the same tensors in each of their layers.
+            below = self.names(node.sources[min(node.sources)])
+            return _stacked(below, tuple(layers_of(node.layers, min(node.sources))))
+        return tuple(self.fit.names)
+
+    def tensor(self, node: Node, name: str, out: Tensor | None = None) -> Tensor:
+        """One tensor of a node, on the bench's device: a checkpoint's as stored, a merge's in its own type.
+
+        Args:
+            node: A node of a recipe that was made available.
+            name: The tensor.
+            out: Where a merge is to write it, of the merge's type; otherwise it is a new tensor.
+        """
         if isinstance(node, MergeNode):
-            return self._merged(node, name)
-        key = node_sha256(node)
-        resident = self._resident.get((key, name))
-        return self._read(key, name) if resident is None else resident
+            return self._merged(node, name, out)
+        key = _key(node)
+        known = self._known.get((key, name))
+        if known is None:
+            known = self._read(key, name)
+            # What is mapped takes no memory of its own; what an adapter computes would.
+            if (
+                self._facts is not None
+                and self.device.type == "cpu"
+                and not isinstance(self._checkpoints[key], Adapter)
+            ):
+                self._known[key, name] = known
+        return known
 
     def _read(self, key: str, name: str) -> Tensor:
-        return read_row_cut(self._checkpoints[key], name, self.fit.shapes[name]).to(self.device)
+        return self.fit.tensor(self._checkpoints[key], name).to(self.device)
 
-    def _merged(self, node: MergeNode, name: str) -> Tensor:
+    def _merged(self, node: MergeNode, name: str, out: Tensor | None) -> Tensor:
+        group = node.groups[_group_of(self.names(node), _patterns(node))[name]]
+        if out is None:
+            shape = self.fit.shapes[self.leaf_name(node, name)]
+            out = torch.empty(shape, dtype=getattr(torch, node.dtype), device=self.device)
+        if group.source is not None:
+            out.copy_(self._below(node, group.source, name))
+        else:
+            self._merge(node, group, name, out)
+        # A number that is none stays so in minimum and maximum, which is the cheapest way to look.
+        if out.numel() and not all(torch.isfinite(extreme).item() for extreme in torch.aminmax(out)):
+            raise OptmergeError(f"merging gives NaN or infinity in {name}")
+        return out
+
+    def _merge(self, node: MergeNode, group: Group, name: str, out: Tensor) -> None:
         method = get_method(node.method)
-        group = node.groups[_group_of(tuple(self.fit.names), _patterns(node))[name]]
         aliases = sorted(group.parameters)
-        parameters: dict[str, object] = {
-            key: [group.parameters[alias][key] for alias in aliases] for key in method.parameters
-        }
-        merged = merge_tensors(
+        base = node.base if method.base != "ignored" else None
+        merge_tensors(
             node.method,
-            [self.tensor(node.sources[alias], name) for alias in aliases],
-            base=None if node.base is None else self.tensor(node.sources[node.base], name),
+            [self._below(node, alias, name) for alias in aliases],
+            base=None if base is None else self._below(node, base, name),
             aliases=aliases,
             seed=node.seed,
             name=name,
-            **parameters,
+            out=out,
+            sweeper=self._sweeper,
+            facts=self._facts,
+            identities=[_identity(node, alias, name) for alias in (*aliases, *([] if base is None else [base]))],
+            **{key: [group.parameters[alias][key] for alias in aliases] for key in method.per_source()},
+            **{key: group.shared[key] for key in method.shared() if key in group.shared},
             **node.options,
-        ).to(getattr(torch, node.dtype))
-        if not torch.isfinite(merged).all():
-            raise OptmergeError(f"merging gives NaN or infinity in {name}")
-        return merged
+        )
+
+    def _below(self, node: MergeNode, alias: str, name: str) -> Tensor:
+        return self.tensor(node.sources[alias], _name_below(node, alias, name))
+
+    def leaf_name(self, node: Node, name: str) -> str:
+        """What a tensor is called in a checkpoint far below: where its shape is known."""
+        while isinstance(node, MergeNode):
+            alias = min(node.sources)
+            name = _name_below(node, alias, name)
+            node = node.sources[alias]
+        return name
+
+    def _check(self, node: Node) -> None:
+        if isinstance(node, CheckpointNode):
+            if _key(node) not in self._checkpoints:
+                raise UsageError(
+                    f"the recipe's source {node.location} (weights {node.weights_sha256[:12]}) is not open"
+                )
+            return
+        method = get_method(node.method)
+        method.check_options(node.options, "options")
+        for group_name, group in node.groups.items():
+            if group.source is None:
+                _check_group(node, group_name, group)
+        _group_of(self.names(node), _patterns(node))
+        for source in node.sources.values():
+            self._check(source)
 
 
 @dataclass(frozen=True)
@@ -87,10 +166,81 @@ class MergeCandidate:
     workbench: Workbench
     path: None = None  # a model merged in parameter space takes its layers in their usual order
 
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The model's tensors, sorted."""
+        return self.workbench.names(self.recipe.root)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor."""
+        bench, root = self.workbench, self.recipe.root
+        return {name: bench.fit.shapes[bench.leaf_name(root, name)] for name in self.names}
+
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor by name, in name order, merged as it is asked for."""
-        for name in self.workbench.fit.names:
+        for name in self.names:
             yield name, self.workbench.tensor(self.recipe.root, name)
+
+    def write_into(self, targets: Mapping[str, Tensor]) -> None:
+        """Merge every tensor right into the memory of a live model.
+
+        Args:
+            targets: Name to tensor, for every tensor of this model, of its shape; a tensor of another type or on
+                another device gets a copy.
+
+        Raises:
+            OptmergeError: If a merge cannot be done, such as by weights that cancel.
+        """
+        dtype = getattr(torch, self.recipe.root.dtype)
+        for name in self.names:
+            target = targets[name].detach()
+            if target.dtype == dtype and target.device == self.workbench.device:
+                self.workbench.tensor(self.recipe.root, name, out=target)
+            else:
+                target.copy_(self.workbench.tensor(self.recipe.root, name))
+
+
+def _check_group(node: MergeNode, group_name: str, group: Group) -> None:
+    method, where = get_method(node.method), f"group {group_name}"
+    if not group.parameters:
+        raise UsageError(f"{where} has no sources")
+    method.check_sources(len(group.parameters), node.base is not None, where)
+    for alias, values in group.parameters.items():
+        for parameter in method.per_source():
+            if parameter not in values:
+                raise UsageError(f"{where}: {alias} has no {parameter}")
+        for parameter, value in values.items():
+            method.check_value(parameter, value, f"{where}, {alias}")
+    for parameter, value in group.shared.items():
+        method.check_value(parameter, value, where)
+
+
+def _name_below(node: MergeNode, alias: str, name: str) -> str:
+    """What a tensor of a node is called in one of its sources."""
+    layer = layer_of(name) if node.layers else None
+    if layer is None:
+        return name
+    of_source = node.layers[layer]
+    return renamed(name, of_source[alias] if alias in of_source else of_source[min(of_source)])
+
+
+def _identity(node: MergeNode, alias: str, name: str) -> tuple[str, str]:
+    """What tells a tensor from all others: the node that it is of, and its name there."""
+    return _key(node.sources[alias]), _name_below(node, alias, name)
+
+
+@lru_cache(maxsize=4096)
+def _checkpoint_key(node: CheckpointNode) -> str:
+    return node_sha256(node)
+
+
+def _key(node: Node) -> str:
+    return _checkpoint_key(node) if isinstance(node, CheckpointNode) else node_sha256(node)
+
+
+@lru_cache(maxsize=64)
+def _stacked(names: tuple[str, ...], layers: tuple[int, ...]) -> tuple[str, ...]:
+    return tuple(stacked_names(names, layers))
 
 
 def _patterns(node: MergeNode) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -98,7 +248,7 @@ def _patterns(node: MergeNode) -> tuple[tuple[str, tuple[str, ...]], ...]:
 
 
 @lru_cache(maxsize=64)
-def _group_of(names: tuple[str, ...], groups: tuple[tuple[str, tuple[str, ...]], ...]) -> Mapping[str, str]:
+def _group_of(names: Sequence[str], groups: tuple[tuple[str, tuple[str, ...]], ...]) -> Mapping[str, str]:
     """Tensor name to group name; a search's recipes all share one answer."""
     owner: dict[str, str] = {}
     for group, patterns in groups:
@@ -110,26 +260,3 @@ def _group_of(names: tuple[str, ...], groups: tuple[tuple[str, tuple[str, ...]],
         if name not in owner:
             raise UsageError(f"tensor {name} is in no group")
     return owner
-
-
-def _check_node(node: Node, checkpoints: Mapping[str, Checkpoint], names: tuple[str, ...]) -> None:
-    if isinstance(node, CheckpointNode):
-        if node_sha256(node) not in checkpoints:
-            raise UsageError(f"the recipe's source {node.location} (weights {node.weights_sha256[:12]}) is not open")
-        return
-    method = get_method(node.method)
-    method.check_options(node.options, "options")
-    if method.base == "required" and node.base is None:
-        raise UsageError(f"{node.method} needs a base")
-    for group_name, group in node.groups.items():
-        if not group.parameters:
-            raise UsageError(f"group {group_name} has no sources")
-        for alias, values in group.parameters.items():
-            for parameter in method.parameters:
-                if parameter not in values:
-                    raise UsageError(f"group {group_name}: {alias} has no {parameter}")
-            for parameter, value in values.items():
-                method.check_value(parameter, value, f"group {group_name}, {alias}")
-    _group_of(names, _patterns(node))
-    for source in node.sources.values():
-        _check_node(source, checkpoints, names)

@@ -1,56 +1,91 @@
-"""Weighted sums of task vectors, plain or over the entries that agree in sign."""
+"""Sums of task vectors, plain or over the entries that agree in sign: the last stage of most methods.
 
+Every function here works on single entries (see `optmerge.merge.sweep`), after whatever made the vectors sparse.
+"""
+
+import itertools
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from optmerge.errors import OptmergeError
+from optmerge.merge.entries import agreeing, elect_sign, one_if_zero, where_positive
 
-_LEAST_DIVISOR = 1e-3  # in units of the sum of absolute weights
+LEAST_DIVISOR = 1e-3
+"""In units of the sum of absolute weights: a smaller one would let rounding errors and noise explode."""
+
+_NOTHING = 1e-8  # in the same units: weights that cancel to within this are meant to, nothing is left to divide by
 
 
 def divisor(weights: Sequence[float]) -> float:
-    """The sum of weights to divide by.
+    """The sum of weights to divide by; 1 where they cancel exactly, as nothing is to be normalized then.
 
     Raises:
-        OptmergeError: If weights of opposite sign cancel: the quotient would explode.
+        OptmergeError: If weights of opposite sign almost cancel: the quotient would explode.
     """
     total = sum(weights)
-    if abs(total) < _LEAST_DIVISOR * sum(abs(weight) for weight in weights):
-        raise OptmergeError("the weights cancel to almost zero, so they cannot be normalized")
-    return total or 1.0  # nothing, divided by nothing, stays nothing
-
-
-def weighted_sum(task_vectors: Sequence[Tensor], weights: Sequence[float], normalize: bool) -> Tensor:
-    """`sum_k w_k tau_k`, divided by `sum_k w_k` if `normalize`."""
-    # The weights are divided, not the tensors: GPUs divide by a number as they multiply by its inverse, and every
-    # device must give the same bits.
-    factors = [weight / divisor(weights) for weight in weights] if normalize else weights
-    total = factors[0] * task_vectors[0]
-    for task_vector, factor in zip(task_vectors[1:], factors[1:], strict=True):
-        total += factor * task_vector
+    if cancel(weights):
+        return 1.0
+    if abs(total) < LEAST_DIVISOR * sum(abs(weight) for weight in weights):
+        raise OptmergeError(f"the weights cancel to {total:.2g}, too little to divide by; normalize=false adds them")
     return total
 
 
-def disjoint_sum(task_vectors: Sequence[Tensor], weights: Sequence[float], normalize: bool) -> Tensor:
-    """Elect a sign an entry, then add the entries that agree with it (Yadav et al., 2023, section 4).
+def cancel(weights: Sequence[float]) -> bool:
+    """Whether weights cancel, but for rounding."""
+    return abs(sum(weights)) <= _NOTHING * sum(map(abs, weights))
+
+
+def least_divisor(weights: Sequence[float]) -> float:
+    """The least sum of some of these weights that others may be divided by."""
+    return LEAST_DIVISOR * sum(map(abs, weights))
+
+
+def factors(weights: Sequence[float], normalize: bool) -> list[float]:
+    """The weights of a plain sum, divided by their sum if `normalize`."""
+    # The weights are divided, not the tensors: GPUs divide by a number as they multiply by its inverse, and every
+    # device must give the same bits.
+    return [weight / divisor(weights) for weight in weights] if normalize else list(weights)
+
+
+def can_cancel(weights: Sequence[float]) -> bool:
+    """Whether the weights of sources that agree at some entry could almost cancel."""
+    nonzero = [weight for weight in weights if weight]
+    if all(weight > 0 for weight in nonzero) or all(weight < 0 for weight in nonzero):
+        return False
+    return any(
+        abs(sum(subset)) < least_divisor(subset)
+        for size in range(2, len(nonzero) + 1)
+        for subset in itertools.combinations(nonzero, size)
+    )
+
+
+def plain_sum(vectors: Sequence[Tensor]) -> Tensor:
+    """The sum, in order."""
+    if len(vectors) == 1:
+        return vectors[0]
+    total = vectors[0] + vectors[1]
+    for vector in vectors[2:]:
+        total += vector
+    return total
+
+
+def disjoint_sum(weighted: Sequence[Tensor], weights: Sequence[Tensor] | None = None) -> Tensor:
+    """Elect a sign for each entry, then add the entries that agree with it (Yadav et al., 2023, section 4).
 
     Args:
-        task_vectors: One tensor a source, all of the same shape, float32.
-        weights: One factor a source; an entry's sign is that of the sum of weighted entries.
-        normalize: Divide each entry by the sum of weights that agree there: the disjoint mean.
+        weighted: Weighted sparse task vectors; an entry's sign is that of their sum, and an exact tie is positive.
+        weights: Divide each entry by the sum of the weights that agree there: the disjoint mean. Where none agrees,
+            or they cancel, by 1.
     """
-    weighted = [weight * task_vector for task_vector, weight in zip(task_vectors, weights, strict=True)]
-    total = torch.zeros_like(weighted[0])
-    for vector in weighted:
-        total += vector
-    elected = torch.where(total >= 0, 1.0, -1.0)  # an exact tie goes positive
-    kept = torch.zeros_like(total)
-    share = torch.zeros_like(total)
-    for vector, weight in zip(weighted, weights, strict=True):
-        agrees = vector * elected > 0
-        kept += torch.where(agrees, vector, 0.0)
-        share += torch.where(agrees, weight, 0.0)
-    # Weights of opposite sign can agree on an entry's sign and yet cancel; such an entry is left unscaled.
-    return kept / torch.where(share.abs() <= _LEAST_DIVISOR * sum(map(abs, weights)), 1.0, share) if normalize else kept
+    sign = elect_sign(plain_sum(weighted))
+    parts = [agreeing(vector, sign) for vector in weighted]
+    kept = plain_sum(parts)
+    if weights is not None:
+        kept = kept / one_if_zero(agreeing_weight(parts, weights))
+    return kept * sign
+
+
+def agreeing_weight(parts: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+    """The sum of the weights of sources whose entries take part."""
+    return plain_sum([where_positive(part, weight) for part, weight in zip(parts, weights, strict=True)])

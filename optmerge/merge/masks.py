@@ -1,18 +1,26 @@
 """Random masks that anyone can recompute: functions of (seed, alias, tensor name, position) and nothing else.
 
-Every position of a tensor has one number, drawn uniformly from 32 bits by hashing a counter. A mask keeps the
-positions whose number lies below the density, so masks are nested: raising the density only adds positions, and the
-fitness is a smooth function of it.
+Every position of a tensor has one number a source, drawn uniformly by hashing a counter. A mask keeps the positions
+whose number lies below a limit that grows with the density, so masks are nested: raising the density only adds
+positions, and the fitness is a smooth function of it.
+
+The hash is the integer hash `lowbias32` (Wellons, "Prospecting for Hash Functions", 2018) of the position and a key
+of the tensor, which all sources share, then once more with a key of the source. The last step of the first and the
+first step of the second undo each other but for what they do to the key, which is done to the key beforehand; the
+last step of all mixes only lower bits, which do not count here. All of it is 32-bit arithmetic that wraps around.
 """
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-_MASK_32 = 0xFFFFFFFF
+SEGMENT = 2**31
+"""Positions are counted in 32 bits; after so many the count starts again, under another key."""
+
+LEVELS = 2**31
+"""Probabilities are in steps of one part in so many."""
 
 
 @dataclass(frozen=True)
@@ -23,33 +31,50 @@ class Stream:
     alias: str
     name: str
 
-    def keys(self) -> tuple[int, int]:
-        """Two 32-bit keys derived from the stream's identity."""
-        digest = hashlib.sha256(f"{self.seed}\0{self.alias}\0{self.name}".encode()).digest()
-        return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little")
+    def tensor_key(self, segment: int = 0) -> int:
+        """Signed 32-bit key that the streams of all sources share at the same tensor."""
+        return _key(f"{self.seed}\0{self.name}\0{segment}" if segment else f"{self.seed}\0{self.name}")
 
-    def keep(self, density: float, shape: Sequence[int], device: torch.device) -> Tensor:
-        """Mask of the given shape that is true with probability `density`."""
-        count = torch.Size(shape).numel()
-        numbers = uniform_bits(self.keys(), count, device)
-        return (numbers < round(density * 2**32)).reshape(tuple(shape))
+    def source_key(self) -> int:
+        """Signed 32-bit key of this stream alone."""
+        key = _key(f"{self.seed}\0{self.alias}\0{self.name}")
+        return key ^ ((key >> 16) & 0xFFFF)
 
 
-def uniform_bits(keys: tuple[int, int], count: int, device: torch.device) -> Tensor:
-    """`count` numbers in [0, 2^32) as int64: position i's is a hash of i and both keys."""
-    position = torch.arange(count, dtype=torch.int64, device=device)
-    # Two rounds, keyed separately: with one, streams whose keys differ in few bits would be permutations of each other.
-    first = _mix((position & _MASK_32) ^ keys[0])
-    return _mix(first ^ keys[1] ^ (position >> 32))
+def limit(probability: float) -> int:
+    """The number below which positions are kept, so that each is kept with this probability, in steps of 2^-31.
+
+    At 0 none is kept and at 1 all are, exactly.
+    """
+    return round(probability * LEVELS) - LEVELS // 2
 
 
-def _mix(x: Tensor) -> Tensor:
-    """The 32-bit integer hash `lowbias32` (Wellons, "Prospecting for Hash Functions", 2018), in place."""
-    x ^= x >> 16
-    x *= 0x7FEB352D
-    x &= _MASK_32
-    x ^= x >> 15
-    x *= 0x846CA68B
-    x &= _MASK_32
-    x ^= x >> 16
-    return x
+def shared_hash(position: Tensor, tensor_key: Tensor) -> Tensor:
+    """What the sources' numbers at some positions are made from; int32."""
+    x = position ^ tensor_key
+    x = x ^ ((x >> 16) & 0xFFFF)  # `>>` carries the sign along, which a hash must not
+    x = x * 0x7FEB352D
+    x = x ^ ((x >> 15) & 0x1FFFF)
+    return x * (0x846CA68B - 2**32)
+
+
+def numbers(shared: Tensor, source_key: Tensor) -> Tensor:
+    """One source's numbers, uniform in [-2^30, 2^30), to be held against a `limit`; int32."""
+    x = (shared ^ source_key) * 0x7FEB352D
+    x = x ^ ((x >> 15) & 0x1FFFF)
+    x = x * (0x846CA68B - 2**32)
+    return x >> 1
+
+
+def keep(stream: Stream, probability: float, count: int) -> Tensor:
+    """Mask over a tensor's first `count` positions, true with the given probability; for tests and pictures."""
+    masks = []
+    for segment, start in enumerate(range(0, max(count, 1), SEGMENT)):
+        position = torch.arange(min(SEGMENT, count - start), dtype=torch.int32)
+        shared = shared_hash(position, torch.tensor(stream.tensor_key(segment), dtype=torch.int32))
+        masks.append(numbers(shared, torch.tensor(stream.source_key(), dtype=torch.int32)) < limit(probability))
+    return torch.cat(masks)
+
+
+def _key(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little", signed=True)

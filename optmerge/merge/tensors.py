@@ -1,14 +1,14 @@
 """One tensor merged from many: the function that everything in parameter space goes through."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, MutableMapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from optmerge.errors import UsageError
+from optmerge.merge.inputs import Inputs
 from optmerge.merge.masks import Stream
-from optmerge.method import get_method, per_source
+from optmerge.merge.sweep import Sweeper
+from optmerge.method import Method, get_method, per_source
 
 
 def merge_tensors(
@@ -19,6 +19,10 @@ def merge_tensors(
     aliases: Sequence[str] | None = None,
     seed: int = 0,
     name: str = "",
+    out: Tensor | None = None,
+    sweeper: Sweeper | None = None,
+    facts: MutableMapping[Any, Any] | None = None,
+    identities: Sequence[Hashable] | None = None,
     **parameters: Any,
 ) -> Tensor:
     """Merge tensors of the same shape, computing in float32 whatever their type.
@@ -31,31 +35,68 @@ def merge_tensors(
             positions `0`, `1`, ...
         seed: Seed of random masks.
         name: Name of the tensor, on which random masks depend.
-        **parameters: The method's per-source parameters (a number, or a list in the order of `tensors`; left out,
-            they take their defaults) and options.
+        out: Where to write the result, rounded to its type; by default a new float32 tensor.
+        sweeper: How the work is done; by default in plain PyTorch on one thread.
+        facts: What earlier calls found out about tensors; this one adds to it.
+        identities: What tells each tensor from others in `facts`, the base's last. By default the aliases do: then
+            `facts` is of one set of tensors only.
+        **parameters: The method's parameters (per source: a number for all, or a list in the order of `tensors`; left
+            out, they take their defaults) and options.
 
     Returns:
-        The merged tensor, float32.
+        The merged tensor.
 
     Raises:
-        UsageError: If the method is unknown, lacks its base, or has no such parameter or option.
-        ValueError: If a list has another length than `tensors`.
+        UsageError: If the method is unknown, lacks its base, cannot merge so many sources, or has no such parameter
+            or option.
+        OptmergeError: If the parameters make no finite tensor, such as weights that cancel and are to be normalized.
+        ValueError: If a list has another length than `tensors`, or the shapes differ.
     """
     declared = get_method(method)
     aliases = list(aliases) if aliases is not None else [f"{i:06d}" for i in range(len(tensors))]
     if len(aliases) != len(tensors):
         raise ValueError(f"{len(aliases)} aliases for {len(tensors)} tensors")
-    if declared.base == "required" and base is None:
-        raise UsageError(f"{method} needs a base")
+    shapes = {tuple(tensor.shape) for tensor in (*tensors, *([] if base is None else [base]))}
+    if len(shapes) > 1:
+        raise ValueError(f"the tensors' shapes differ: {', '.join(map(str, sorted(shapes)))}")
+    if declared.base == "ignored":
+        base = None
+    declared.check_sources(len(tensors), base is not None, method)
     order = sorted(range(len(tensors)), key=lambda i: aliases[i])
-    arguments: dict[str, Any] = {key: value for key, value in parameters.items() if key not in declared.parameters}
-    declared.check_options(arguments, method)
-    for key, parameter in declared.parameters.items():
-        values = per_source(key, parameters.get(key, parameter.default), len(tensors))
-        for value in values:
-            declared.check_value(key, value, method)
-        arguments[key] = [values[i] for i in order]
-    if declared.random:
-        arguments["streams"] = [Stream(seed, aliases[i], name) for i in order]
-    widened = [tensors[i].to(torch.float32) for i in order]
-    return declared.function(widened, None if base is None else base.to(torch.float32), **arguments)
+    known_as = list(aliases if identities is None else identities)
+    inputs = Inputs(
+        sources=[tensors[i] for i in order],
+        base=base,
+        streams=[Stream(seed, aliases[i], name) for i in order],
+        out=out,
+        sweeper=sweeper or Sweeper(),
+        facts=facts,
+        identities=[known_as[i] for i in order],
+        base_identity=known_as[len(tensors)] if len(known_as) > len(tensors) and base is not None else None,
+    )
+    arguments = checked_arguments(declared, parameters, order)
+    if not inputs.count:
+        return inputs.copy(inputs.sources[0])
+    return declared.function(inputs, **arguments)
+
+
+def checked_arguments(method: Method, parameters: dict[str, Any], order: Sequence[int]) -> dict[str, Any]:
+    """A method's parameters and options as its function takes them.
+
+    Args:
+        method: The method.
+        parameters: As `merge_tensors` takes them.
+        order: The canonical order of the sources.
+
+    Raises:
+        UsageError: If one is unknown, or its value has no meaning.
+        ValueError: If a list has another length than there are sources.
+    """
+    arguments = {key: value for key, value in parameters.items() if key not in method.parameters}
+    method.check_options(arguments, method.name)
+    for key, parameter in method.parameters.items():
+        values = per_source(key, parameters.get(key), parameter.default, 1 if parameter.shared else len(order))
+        for number in values:
+            method.check_value(key, number, method.name)
+        arguments[key] = values[0] if parameter.shared else [values[i] for i in order]
+    return arguments

@@ -10,8 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from optmerge.errors import OptmergeError
-from optmerge.merge import get_method, merge_tensors
+from optmerge.merge import merge_tensors
 from optmerge.registered import names
 
 MANIFEST = Path(__file__).parents[3] / "shared" / "golden" / "manifest.json"
@@ -36,6 +35,8 @@ def merge(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], **more: objec
     base = None if entry["base_index"] is None else tensors[sources.pop(entry["base_index"])]
     ours = {{"lambda": "lambda_"}.get(name, name): value for name, value in entry["parameters"].items()}
     ours.pop("int8_mask", None)
+    if "rescale" in ours:
+        ours["rescale"] = "l1_norm" if ours["rescale"] else "none"
     return merge_tensors(entry["method"], [tensors[key] for key in sources.values()], base=base, **ours, **more)
 
 
@@ -50,27 +51,15 @@ def unambiguous(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Tens
     return clear
 
 
-def cancels(entry: Mapping[str, Any]) -> bool:
-    return bool(entry["parameters"].get("normalize")) and sum(entry["parameters"]["weight"]) == 0
-
-
-@pytest.mark.parametrize("entry", [case for case in entries("cases") if not cancels(case.values[0])])
+@pytest.mark.parametrize("entry", entries("cases"))
 def test_merge_equals_the_reference(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    if "rescale" in entry["parameters"] and "rescale" not in get_method(entry["method"]).options:
-        pytest.skip(f"{entry['method']} has no rescale to the norm before trimming")
     clear = unambiguous(entry, tensors)
     assert clear.float().mean() > 0.8
+    # Where nearly parallel tensors make the sphere ill-conditioned, the references say so.
+    atol = 1e-5 if "near_colinear_probably_lerp" in entry["flags"] else 1e-6
     torch.testing.assert_close(
-        merge(entry, tensors)[clear], tensors[entry["output"]][clear].float(), rtol=1e-5, atol=1e-6
+        merge(entry, tensors)[clear], tensors[entry["output"]][clear].float(), rtol=1e-5, atol=atol
     )
-
-
-@pytest.mark.parametrize("entry", [case for case in entries("cases") if cancels(case.values[0])])
-def test_reference_that_divides_by_nothing_is_refused_here(
-    entry: Mapping[str, Any], tensors: Mapping[str, Tensor]
-) -> None:
-    with pytest.raises(OptmergeError, match="cancel"):
-        merge(entry, tensors)
 
 
 @pytest.mark.parametrize("entry", entries("random_statistics"))

@@ -4,24 +4,38 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from optmerge.merge.consensus import weighted_sum
-from optmerge.merge.masks import Stream
-from optmerge.merge.sparsify import Rescale, drop
-from optmerge.method import DENSITY, WEIGHT, merge_method
+from optmerge.merge.adding import added, short_cut
+from optmerge.merge.consensus import factors
+from optmerge.merge.inputs import Inputs
+from optmerge.merge.sparsify import Rescale, drop_factors, dropped, l1_norms
+from optmerge.merge.sweep import Piece
+from optmerge.method import DENSITY, LAMBDA, WEIGHT, merge_method
 
 
-@merge_method(base="required", random=True, weight=WEIGHT, density=DENSITY)
+@merge_method(base="required", weight=WEIGHT, density=DENSITY, lambda_=LAMBDA)
 def dare_linear(
-    tensors: Sequence[Tensor],
-    base: Tensor,
+    inputs: Inputs,
     *,
-    streams: Sequence[Stream],
     weight: Sequence[float],
     density: Sequence[float],
+    lambda_: float,
     normalize: bool = False,
     rescale: Rescale = "inverse_density",
-    lambda_: float = 1.0,
 ) -> Tensor:
-    """`theta_base + lambda sum_k w_k drop(theta_k - theta_base)`."""
-    dropped = [drop(t - base, d, stream, rescale) for t, d, stream in zip(tensors, density, streams, strict=True)]
-    return base + lambda_ * weighted_sum(dropped, weight, normalize)
+    """`theta_base + lambda sum_k w_k drop(theta_k - theta_base)`, the sum divided by `sum_k w_k` if `normalize`.
+
+    `drop` keeps each entry with probability `density`, and divides it by that (`rescale` says what else it can do).
+    """
+    exact = short_cut(inputs, weight, lambda_, normalize, [share >= 1 for share in density])
+    if exact is not None:
+        return exact
+    factor, limits = drop_factors(inputs, _norms, factors(weight, normalize), density, rescale)
+    return inputs.sweep(_entries, {"limit": limits}, factor=factor, lambda_=[lambda_])
+
+
+def _entries(piece: Piece) -> Tensor:
+    return added(piece, dropped(piece), elect=False)
+
+
+def _norms(piece: Piece) -> Tensor:
+    return l1_norms(piece, dropped(piece))

@@ -4,13 +4,22 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from optmerge.merge.consensus import weighted_sum
-from optmerge.method import WEIGHT, merge_method
+from optmerge.merge.adding import added, short_cut
+from optmerge.merge.consensus import factors
+from optmerge.merge.inputs import Inputs
+from optmerge.merge.sparsify import task_vectors
+from optmerge.merge.sweep import Piece
+from optmerge.method import LAMBDA, WEIGHT, merge_method
 
 
-@merge_method(base="required", weight=WEIGHT)
-def task_arithmetic(
-    tensors: Sequence[Tensor], base: Tensor, *, weight: Sequence[float], normalize: bool = False, lambda_: float = 1.0
-) -> Tensor:
-    """`theta_base + lambda sum_k w_k (theta_k - theta_base)`."""
-    return base + lambda_ * weighted_sum([tensor - base for tensor in tensors], weight, normalize)
+@merge_method(base="required", weight=WEIGHT, lambda_=LAMBDA)
+def task_arithmetic(inputs: Inputs, *, weight: Sequence[float], lambda_: float, normalize: bool = False) -> Tensor:
+    """`theta_base + lambda sum_k w_k (theta_k - theta_base)`, the sum divided by `sum_k w_k` if `normalize`."""
+    exact = short_cut(inputs, weight, lambda_, normalize, [True] * len(weight))
+    if exact is not None:
+        return exact
+    return inputs.sweep(_entries, factor=factors(weight, normalize), lambda_=[lambda_])
+
+
+def _entries(piece: Piece) -> Tensor:
+    return added(piece, task_vectors(piece), elect=False)

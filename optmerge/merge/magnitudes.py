@@ -1,0 +1,113 @@
+"""Thresholds by magnitude: which number is the k-th largest, found without sorting a tensor in every trial."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_SAMPLE = 65536
+_CHUNK = 131072  # entries
+_TABLE_SHARE = 4  # a table is kept where a tensor has so many entries for each distinct magnitude
+_SMALL = 2**16  # entries; tables of such tensors are kept whatever they hold
+
+
+@dataclass(frozen=True)
+class MagnitudeTable:
+    """The distinct magnitudes of a tensor, and how many entries are smaller than each.
+
+    Differences of 16-bit numbers have few distinct magnitudes, some ten thousand in a tensor of many million entries,
+    so the table is small and answers exactly.
+
+    Attributes:
+        values: Distinct magnitudes, ascending, float32.
+        below: How many entries are smaller than each, int32 or int64.
+        count: How many entries there are.
+    """
+
+    values: Tensor
+    below: Tensor
+    count: int
+
+    def kth_largest(self, k: int) -> float:
+        """The k-th largest magnitude, counting from 1."""
+        # The largest value below which there are no more than the others.
+        return float(self.values[int(torch.searchsorted(self.below, self.count - k, right=True)) - 1])
+
+
+def magnitude_table(magnitudes: Tensor) -> MagnitudeTable | None:
+    """The table of some magnitudes; None where it would take as much memory as the tensor.
+
+    Args:
+        magnitudes: Any shape, float32, no negative entry.
+    """
+    flat = magnitudes.reshape(-1)
+    ascending = _sorted(flat)
+    first = torch.ones(flat.numel(), dtype=torch.bool, device=flat.device)
+    torch.ne(ascending[1:], ascending[:-1], out=first[1:])
+    start = first.nonzero().reshape(-1)
+    if start.numel() * _TABLE_SHARE > flat.numel() > _SMALL:
+        return None
+    narrow = torch.int32 if flat.numel() < 2**31 else torch.int64
+    return MagnitudeTable(ascending[start].cpu(), start.to(narrow).cpu(), flat.numel())
+
+
+def kth_largest(magnitudes: Tensor, k: int) -> float:
+    """The k-th largest of some magnitudes, counting from 1.
+
+    Args:
+        magnitudes: Any shape, float32, no negative entry.
+        k: From 1 to the number of entries.
+    """
+    flat = magnitudes.reshape(-1)
+    return kth_largest_of(lambda part: flat[part], flat.numel(), k)
+
+
+def kth_largest_of(magnitudes: Callable[[slice], Tensor], count: int, k: int) -> float:
+    """The k-th largest of magnitudes that are computed as they are needed, by one pass and a small sort.
+
+    A sample says between which two numbers it must lie, and only entries between them are sorted (Floyd and Rivest,
+    "Expected time bounds for selection", 1975).
+
+    Args:
+        magnitudes: Gives those in a slice of positions, one-dimensional, float32.
+        count: How many there are.
+        k: From 1 to `count`.
+    """
+    sample = _sorted(magnitudes(slice(0, count, max(1, count // _SAMPLE))))
+    if len(sample) == count:
+        return float(sample[count - k])
+    place, slack = (1 - k / count) * len(sample), 4 * len(sample) ** 0.5
+    low = sample[max(0, int(place - slack))]
+    high = sample[min(len(sample) - 1, int(place + slack) + 1)]
+    above, middle = 0, []
+    for start in range(0, count, _CHUNK):
+        part = magnitudes(slice(start, start + _CHUNK))
+        if part.device.type == "cpu":
+            import numpy as np
+
+            # NumPy compares sixteen numbers at once; PyTorch's eager mode does not.
+            values, least, most = part.numpy(), low.item(), high.item()
+            above += int(np.count_nonzero(values > most))
+            middle.append(torch.from_numpy(values[(values >= least) & (values <= most)]))
+        else:
+            above += int((part > high).sum())
+            middle.append(part[(part >= low) & (part <= high)])
+    between = _sorted(torch.cat(middle))
+    if above < k <= above + len(between):
+        return float(between[len(between) - (k - above)])
+    return float(_sorted(magnitudes(slice(0, count)))[count - k])  # the sample misled
+
+
+def kept_count(density: float, count: int) -> int:
+    """How many of `count` entries a density keeps: at least one, unless the density is 0."""
+    return 0 if density <= 0 else min(count, max(1, int(density * count)))
+
+
+def _sorted(flat: Tensor) -> Tensor:
+    if flat.device.type != "cpu":
+        return torch.sort(flat).values
+    import numpy as np
+
+    # Several times faster than torch.sort, which finds the order too.
+    return torch.from_numpy(np.sort(flat.contiguous().numpy()))
