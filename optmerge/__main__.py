@@ -20,6 +20,10 @@ Evolve merges of fine-tuned models.
   python -m optmerge rebuild RECIPE OUT           write the weights that a recipe describes
   python -m optmerge rebuild --check RECIPE       prove that a recipe still gives the weights that were scored
   python -m optmerge convert MODEL OUT            make safetensors of a checkpoint that has only .bin files
+  python -m optmerge import CONFIG [RECIPE]       make a recipe of a mergekit configuration; search=FILE writes an
+                                                  experiment beside it that searches around the recipe
+  python -m optmerge export RECIPE OUT format=mergekit
+                                                  write a recipe as a configuration for mergekit-yaml
 
 Options of search:
   --dry-run            print groups, genes, problems, memory and time, and start nothing
@@ -42,7 +46,7 @@ Examples:
 
 Exit status: 0 done, 1 failed, 2 asked wrongly."""
 
-COMMANDS = ("search", "rebuild", "convert")
+COMMANDS = ("search", "rebuild", "convert", "import", "export")
 _HYDRA_ONLY = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--resolve", "--package", "-p")
 
 
@@ -83,6 +87,10 @@ def _dispatch(arguments: list[str]) -> None:
         _search(arguments)
     elif command == "rebuild":
         _rebuild(arguments)
+    elif command == "import":
+        _import(arguments)
+    elif command == "export":
+        _export(arguments)
     else:
         _convert(arguments)
 
@@ -249,9 +257,7 @@ def _rebuild(arguments: list[str]) -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("rest", nargs="*")
     asked = parser.parse_intermixed_args(arguments)
-    moved = [word for word in asked.rest if word.startswith("sources.") and "=" in word]
-    locations = dict(word.removeprefix("sources.").split("=", 1) for word in moved)
-    folders = [word for word in asked.rest if word not in moved]
+    folders, locations, _ = _words(asked.rest)
     if len(folders) != (0 if asked.check else 1):
         raise UsageError("write `rebuild RECIPE OUT`, or `rebuild --check RECIPE`; sources.ALIAS=FOLDER may follow")
     from rich.console import Console
@@ -262,6 +268,57 @@ def _rebuild(arguments: list[str]) -> None:
         check(asked.recipe, locations, Console())
     else:
         rebuild(asked.recipe, Path(folders[0]), locations, Console())
+
+
+def _words(words: Sequence[str], settings: Sequence[str] = ()) -> tuple[list[str], dict[str, str], dict[str, str]]:
+    """Split words into plain ones, folders of `sources.ALIAS=FOLDER`, and the values of some settings."""
+    plain: list[str] = []
+    sources: dict[str, str] = {}
+    values: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if equals and name.startswith("sources."):
+            sources[name.removeprefix("sources.")] = value
+        elif equals and name in settings:
+            values[name] = value
+        else:
+            plain.append(word)
+    return plain, sources, values
+
+
+def _import(arguments: list[str]) -> None:
+    parser = _Parser(prog="import", add_help=False)
+    parser.add_argument("--search")
+    parser.add_argument("configuration", type=Path)
+    parser.add_argument("rest", nargs="*")
+    asked = parser.parse_intermixed_args(arguments)
+    outs, locations, settings = _words(asked.rest, ["search"])
+    search = asked.search or settings.get("search")
+    if len(outs) > 1 or any("=" in out for out in outs):
+        raise UsageError("write `import CONFIG [RECIPE]`; search=FILE and sources.ALIAS=FOLDER may follow")
+    from rich.console import Console
+
+    from optmerge.commands.interchange import import_file
+
+    recipe = Path(outs[0]) if outs else None
+    import_file(asked.configuration, recipe, Path(search) if search else None, locations, Console())
+
+
+def _export(arguments: list[str]) -> None:
+    parser = _Parser(prog="export", add_help=False)
+    parser.add_argument("--format")
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("rest", nargs="*")
+    asked = parser.parse_intermixed_args(arguments)
+    outs, locations, settings = _words(asked.rest, ["format"])
+    form = asked.format or settings.get("format")
+    if len(outs) != 1 or "=" in outs[0] or not form:
+        raise UsageError("write `export RECIPE OUT format=mergekit`; sources.ALIAS=FOLDER may follow")
+    from rich.console import Console
+
+    from optmerge.commands.interchange import export_file
+
+    export_file(asked.recipe, Path(outs[0]), form, locations, Console())
 
 
 def _convert(arguments: list[str]) -> None:

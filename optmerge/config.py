@@ -18,6 +18,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from optmerge.errors import UsageError
+from optmerge.recipe import UNION
 from optmerge.registered import did_you_mean, find
 
 # In a wheel conf/ lies inside the package; in a checkout beside it.
@@ -30,10 +31,17 @@ CONF = next(
 
 @dataclasses.dataclass
 class SourceConfig:
-    """A source: a folder or hub id, and which revision on the hub."""
+    """A source: a checkpoint, or a LoRA adapter.
+
+    Attributes:
+        path: Folder or hub id.
+        revision: Branch, tag or commit on the hub.
+        over: For an adapter: alias of the checkpoint that it is merged into. By default `models.base`.
+    """
 
     path: str = MISSING
     revision: str | None = None
+    over: str | None = None
 
 
 @dataclasses.dataclass
@@ -43,7 +51,9 @@ class ModelsConfig:
     Attributes:
         sources: Alias to `SourceConfig`, the base among them.
         base: Alias of the checkpoint that task vectors are measured from, if there is one.
-        tokenizer: Alias of the source that gives tokenizer, configuration and vocabulary rows.
+        tokenizer: Alias of the source that gives tokenizer, configuration and vocabulary rows; `base` for what `base`
+            names, or `union` for the tokens of all sources.
+        pad_vocabulary_to: Vocabulary rows are rounded up to a multiple of this.
         dtype: Type of the merged weights.
         maker: What makes the sources first, if they are not simply there.
         folder: Where the maker works.
@@ -53,6 +63,7 @@ class ModelsConfig:
     sources: dict[str, Any] = dataclasses.field(default_factory=dict)
     base: str | None = None
     tokenizer: str = MISSING
+    pad_vocabulary_to: int | None = None
     dtype: str = "bfloat16"
     maker: str | None = None
     folder: str | None = None
@@ -61,31 +72,84 @@ class ModelsConfig:
 
 @dataclasses.dataclass
 class SpaceConfig:
-    """Which tensors share their genes; see `optmerge.space.group_tensors`."""
+    """Which tensors share their genes, and which sources take part.
+
+    All but the last two are those of `optmerge.space.Grouping`, which says more.
+
+    Attributes:
+        groups: One group for the whole `model`, for `blocks` of layers, or for each of the `layers`.
+        block_layers: Layers in a block.
+        kinds: `none`, `sublayers` (attention and MLP apart) or `kinds` (attention, MLP and norms apart).
+        embeddings: `genes` of their own, `join` the first group, or the alias of the source that they are taken from.
+        head: The same for the output head; like `embeddings` by default.
+        patterns: Name of a further group to shell patterns over tensor names.
+        patterns_by: These for the whole `model`, `blocks` or `layers`.
+        smooth: Number of anchors between which the layers' values are interpolated.
+        sources: `all` take part, or the search is to `choose`.
+        least_sources: So many take part at least.
+    """
 
     groups: str = "blocks"
     block_layers: int = 4
-    sublayers: bool = False
-    embeddings: bool = True
+    kinds: str = "none"
+    embeddings: str = "genes"
+    head: str | None = None
+    patterns: dict[str, Any] = dataclasses.field(default_factory=dict)
+    patterns_by: str = "model"
+    smooth: int | None = None
+    sources: str = "all"
+    least_sources: int = 1
 
 
 @dataclasses.dataclass
-class RangeConfig:
-    """Where a parameter of the method is searched, or the fixed `value` that it has instead."""
+class GeneConfig:
+    """Where some genes are searched, or the fixed `value` that they have instead; see `optmerge.space.Range`."""
 
-    low: float = 0.0
-    high: float = 1.0
+    low: float | None = None
+    high: float | None = None
     initial: float | None = None
+    sigma: float | None = None
     value: float | None = None
 
 
 @dataclasses.dataclass
+class RangeConfig(GeneConfig):
+    """The same for a parameter of the method; `tied`: all sources have one value together."""
+
+    tied: bool = False
+
+
+@dataclasses.dataclass
 class MethodConfig:
-    """The merge method, the `RangeConfig` of its parameters by name, and its options."""
+    """The merge method; see `optmerge.space.Searched`.
+
+    Attributes:
+        name: The method.
+        choices: Methods from which the search chooses, `name` among them.
+        parameters: Name of a parameter to its `RangeConfig`.
+        genes: Shell pattern over names of genes to the `GeneConfig` of what is different there.
+        options: Options.
+    """
 
     name: str = MISSING
+    choices: list[str] = dataclasses.field(default_factory=list)
     parameters: dict[str, Any] = dataclasses.field(default_factory=dict)
+    genes: dict[str, Any] = dataclasses.field(default_factory=dict)
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class MergingConfig:
+    """How merges are computed; the values are the same whatever is chosen.
+
+    Attributes:
+        placement: Where the sources lie: on the `device`, on the `host` (memory-mapped), or on `disk`; `auto` takes the
+            first that fits.
+        compile: Whether merge kernels are compiled: `always`, `never`, or `auto`, where the model is large enough.
+    """
+
+    placement: str = "auto"
+    compile: str = "auto"
 
 
 @dataclasses.dataclass
@@ -132,6 +196,7 @@ class Config:
     models: ModelsConfig = dataclasses.field(default_factory=ModelsConfig)
     space: SpaceConfig = dataclasses.field(default_factory=SpaceConfig)
     method: MethodConfig = dataclasses.field(default_factory=MethodConfig)
+    merging: MergingConfig = dataclasses.field(default_factory=MergingConfig)
     task: dict[str, Any] = dataclasses.field(default_factory=dict)
     engine: dict[str, Any] = dataclasses.field(default_factory=dict)
     sampler: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -190,11 +255,14 @@ def typed_config(composed: DictConfig, choices: Mapping[str, str]) -> Config:
     for entries, kind, where in (
         (config.models.sources, SourceConfig, "models.sources"),
         (config.method.parameters, RangeConfig, "method.parameters"),
+        (config.method.genes, GeneConfig, "method.genes"),
     ):
         for name, entry in entries.items():
             entries[name] = _filled(kind, entry, f"{where}.{name}")
     if config.study.name is None:
         config.study.name = f"{choices.get('experiment', 'demo')}-seed{config.study.seed}"
+    if config.models.tokenizer == "base" and "base" not in config.models.sources and config.models.base is not None:
+        config.models.tokenizer = config.models.base
     _check(config)
     return config
 
@@ -207,20 +275,49 @@ def _check(config: Config) -> None:
         if value < least:
             raise UsageError(f"study.{name} must be at least {least}, got {value}")
     _one_of("study.selection", study.selection, ("validation", "paper"))
-    _one_of("space.groups", config.space.groups, ("model", "blocks", "layers"))
+    _one_of("merging.placement", config.merging.placement, ("auto", "device", "host", "disk"))
+    _one_of("merging.compile", config.merging.compile, ("auto", "always", "never"))
     _one_of("models.dtype", config.models.dtype, ("float32", "bfloat16", "float16"))
     _one_of("launcher", config.launcher.name, ("local",))
     sources = config.models.sources
     if not sources:
         raise UsageError("models.sources is empty: name each checkpoint, as in models.sources.ALIAS.path=FOLDER")
+    if UNION in sources:
+        raise UsageError(f"models.sources.{UNION}: the word stands for the vocabulary of all; rename the source")
+    padding = config.models.pad_vocabulary_to
+    if padding is not None and padding < 1:
+        raise UsageError(f"models.pad_vocabulary_to must be at least 1, got {padding}")
     for setting, alias in (("base", config.models.base), ("tokenizer", config.models.tokenizer)):
-        if alias is not None and alias not in sources:
+        if alias is not None and alias not in sources and (setting, alias) != ("tokenizer", UNION):
             raise UsageError(
                 f"models.{setting}={alias}: no such source; models.sources has {', '.join(sorted(sources))}"
             )
     for alias in sources:
         if not re.fullmatch(r"[\w.-]+", alias):
             raise UsageError(f"models.sources: the alias {alias!r} must be made of letters, digits, '.', '_' and '-'")
+        over = sources[alias].over
+        if over is not None and (over not in sources or over == alias):
+            others = ", ".join(sorted(set(sources) - {alias}))
+            raise UsageError(f"models.sources.{alias}.over={over}: no such other source; there are {others or 'none'}")
+    _check_space(config)
+
+
+def _check_space(config: Config) -> None:
+    space, by = config.space, ("model", "blocks", "layers")
+    _one_of("space.groups", space.groups, by)
+    _one_of("space.kinds", space.kinds, ("none", "sublayers", "kinds"))
+    _one_of("space.patterns_by", space.patterns_by, by)
+    _one_of("space.sources", space.sources, ("all", "choose"))
+    known = ("genes", "join", *sorted(config.models.sources))
+    space.embeddings = {"True": "genes", "False": "join"}.get(space.embeddings, space.embeddings)
+    _one_of("space.embeddings", space.embeddings, known)
+    if space.head is not None:
+        space.head = {"True": "genes", "False": "join"}.get(space.head, space.head)
+        _one_of("space.head", space.head, known)
+    for name, patterns in space.patterns.items():
+        space.patterns[name] = [patterns] if isinstance(patterns, str) else patterns
+        if not isinstance(space.patterns[name], list) or not all(isinstance(p, str) for p in space.patterns[name]):
+            raise UsageError(f"space.patterns.{name}: expected shell patterns such as ['*q_proj*'], got {patterns!r}")
 
 
 def _one_of(setting: str, value: str, known: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from optmerge.commands.assembly import find_plugins
-from optmerge.config import CONF, compose_config, options_of
+from optmerge.config import CONF, GeneConfig, compose_config, options_of
 from optmerge.errors import UsageError
 from optmerge.merge import get_method
 from optmerge.registered import names
@@ -35,8 +35,11 @@ def test_every_experiment_composes_and_finds_its_plugins(experiment: str) -> Non
 @pytest.mark.parametrize(("group", "name"), MEMBERS)
 def test_every_member_of_every_group_composes(group: str, name: str) -> None:
     # `models=own` is what its name says: the user fills it.
-    own = ["+models.sources.mine.path=folder", "models.tokenizer=mine", "models.base=mine"] if name == "own" else []
-    find_plugins(compose_config([f"{group}={name}", *own]))
+    own = [f"+models.sources.{alias}.path=folder" for alias in ("mine", "other")]
+    own += ["models.tokenizer=mine", "models.base=mine"]
+    # Some methods merge one source or two, and some have no parameters: the sources can be chosen for any.
+    fitting = ["space.sources=choose", "sampler=tpe"] if group == "method" else []
+    find_plugins(compose_config([f"{group}={name}", *fitting, *(own if name == "own" else [])]))
 
 
 @pytest.mark.parametrize(("group", "package"), PLUGINS.items())
@@ -104,6 +107,17 @@ def test_selection_as_in_the_paper_searches_on_all_problems() -> None:
         (["models.tokenizer=nobody"], "models.tokenizer"),
         (["models.dtype=float8"], "models.dtype"),
         (["space.groups=layer"], "space.groups"),
+        (["space.kinds=kind"], "space.kinds"),
+        (["space.patterns_by=layer"], "space.patterns_by"),
+        (["space.sources=some"], "space.sources"),
+        (["space.embeddings=nobody"], "space.embeddings"),
+        (["space.head=nobody"], "space.head"),
+        (["space.smooth=many"], "space.smooth"),
+        (["+space.patterns={qk: 3}"], "space.patterns.qk"),
+        (["+space.patterns={qk: [[x]]}"], "space.patterns.qk"),
+        (["+method.genes={'*/ja/weight': {value: 1}}"], "method.genes"),  # Hydra takes no quotes there
+        (["+method.genes={*/ja/weight: {tied: true}}"], "method.genes.*/ja/weight.tied"),
+        (["method.choices=ties"], "method.choices"),
         (["+method.parameters.weight.hi=1"], "method.parameters.weight.hi"),
         (["method.parameters.weight.low=zero"], "method.parameters.weight.low"),
         (["launcher.name=moon"], "launcher"),
@@ -117,6 +131,44 @@ def test_a_mistake_is_one_line_that_names_the_setting(overrides: list[str], sett
     with pytest.raises(UsageError) as caught:
         compose_config(overrides)
     assert setting in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "tokenizer"),
+    [
+        (["models.tokenizer=base"], "base"),
+        (["models.tokenizer=base", "models.base=ja"], "base"),  # a source of that name comes first
+        (["models.tokenizer=base", "models.base=ja", "~models.sources.base"], "ja"),
+        (["models.tokenizer=union"], "union"),
+    ],
+)
+def test_word_for_the_tokenizer_means_a_source(overrides: list[str], tokenizer: str) -> None:
+    assert compose_config(overrides).models.tokenizer == tokenizer
+
+
+@pytest.mark.parametrize(("given", "word"), [("true", "genes"), ("false", "join"), ("join", "join"), ("ja", "ja")])
+def test_embedding_and_head_have_genes_or_join_or_come_from_a_source(given: str, word: str) -> None:
+    space = compose_config([f"space.embeddings={given}", f"space.head={given}"]).space
+    assert (space.embeddings, space.head) == (word, word)
+
+
+def test_head_is_as_the_embedding_unless_told_otherwise() -> None:
+    assert compose_config([]).space.head is None
+
+
+def test_a_single_pattern_needs_no_list() -> None:
+    space = compose_config(["+space.patterns={qk: ['*q_proj*', '*k_proj*'], up: '*up_proj*'}"]).space
+    assert space.patterns == {"qk": ["*q_proj*", "*k_proj*"], "up": ["*up_proj*"]}
+
+
+def test_patterns_over_genes_keep_the_order_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    genes = 'genes: {"layers.0*/ja/weight": {value: 1}, "*/ja/*": {low: 0.1, high: 0.9}, "embeddings/*": {sigma: 0.1}}'
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\nmethod:\n  {genes}\n")
+    config = compose_config(["+experiment=mine", f"hydra.searchpath=['file://{tmp_path}']"])
+    assert list(config.method.genes) == ["layers.0*/ja/weight", "*/ja/*", "embeddings/*"]
+    assert config.method.genes["*/ja/*"] == GeneConfig(low=0.1, high=0.9)
+    find_plugins(config)
 
 
 def check_plugins(overrides: list[str]) -> None:
@@ -144,6 +196,19 @@ def check_plugins(overrides: list[str]) -> None:
         (["+engine.batchsize=3"], "engine.batchsize: .*did you mean 'batch_size'"),
         (["task.max_new_tokens=0"], "task.max_new_tokens"),
         (["method.name=magic"], "unknown merge method 'magic'"),
+        (["space.block_layers=0"], "space.block_layers must be at least 1"),
+        (["space=blocks", "space.smooth=3"], "space.smooth .*: set space.groups=layers"),
+        (["+space.patterns={head: '*norm*'}"], "space.patterns.head"),
+        (["+method.parameters.weight.value=1"], "method.parameters fixes every value"),
+        (["method=slerp"], "models.sources: slerp merges exactly 1 source beside the base, got 3"),
+        (["method=model_stock"], "method=model_stock has no parameters to search; .*space.sources=choose"),
+        (["method=ramplus_tl"], "method=ramplus_tl: give a range to r or alpha"),
+        (["+method.options.lambda_=0.7"], "method.parameters.lambda_.value=0.7"),
+        (["method=ties", "method.choices=[ties,dare_tie]"], "'dare_tie' .did you mean 'dare_ties'"),
+        (["method=ties", "method.choices=[dare_ties,linear]"], "method.choices has dare_ties, linear"),
+        (["method=ties", "method.choices=[ties,linear]"], "cannot search method, a gene .*: nsgaii, random, tpe"),
+        (["space.sources=choose"], "sampler=cmaes cannot search sources, a gene of kind choice; these can: .*tpe"),
+        (["space.sources=choose", "sampler=tpe", "space.least_sources=4"], "space.least_sources must be from 1 to 3"),
     ],
 )
 def test_a_mistake_in_a_plugins_settings_names_the_setting(overrides: list[str], setting: str) -> None:

@@ -12,11 +12,23 @@ from optmerge.commands.percent import percent
 from optmerge.config import Config, options_of
 from optmerge.engines import Engine
 from optmerge.errors import UsageError
-from optmerge.method import get_method
-from optmerge.models import Checkpoint, Fit, check_finite, check_fit, missing, resolve, scan
+from optmerge.models import (
+    Adapter,
+    Checkpoint,
+    Companions,
+    Fit,
+    check_finite,
+    check_fit,
+    companions,
+    missing,
+    open_checkpoints,
+    resolve,
+    scan,
+    tokens_sha256,
+)
 from optmerge.recipe import CheckpointNode, Node, node_sha256
 from optmerge.registered import find
-from optmerge.space import By, Ingredients, ParameterSpace, Range, group_tensors, searched_ranges
+from optmerge.space import By, Grouping, Ingredients, Kinds, ParameterSpace, Range, Searched, TensorGroup, group_tensors
 from optmerge.study.identity import identity
 from optmerge.study.objective import Pruner
 from optmerge.study.search import Sampler
@@ -49,9 +61,10 @@ class Assembly:
     plugins: Plugins
     checkpoints: Mapping[str, Checkpoint]
     fit: Fit
+    companions: Companions
     ingredients: Ingredients
     space: ParameterSpace
-    groups: Mapping[str, tuple[str, ...]]
+    groups: Mapping[str, TensorGroup]
 
     def opened(self) -> dict[str, Checkpoint]:
         """Node hash to checkpoint, as a workbench takes them."""
@@ -59,15 +72,12 @@ class Assembly:
 
     def identity(self) -> dict[str, Any]:
         """What a study must share with this search to be continued by it."""
-        example = self.space.decode({gene.name: gene.start() for gene in self.space.genes}).root
-        merge = {key: value for key, value in example.content().items() if key != "groups"}
-        fixed = {name: given.value for name, given in self.space.ranges.items() if given.value is not None}
         search = {
             "seed": self.config.study.seed,
             "sampler": {"name": self.config.sampler["name"], **dataclasses.asdict(self.plugins.sampler.options)},
             "pruner": {"name": self.config.pruner["name"], **dataclasses.asdict(self.plugins.pruner_options)},
         }
-        return identity(self.space.genes, merge | {"fixed": fixed}, self.plugins.task.fingerprint(), search)
+        return identity(self.space.genes, self.space.description(), self.plugins.task.fingerprint(), search)
 
     def model_bytes(self) -> int:
         """Size of one merged model."""
@@ -112,12 +122,11 @@ def find_plugins(config: Config) -> Plugins:
     engine_module, engine_options = options_of("engine", config.engine, "optmerge.engines")
     tracking = options_of("tracking", config.tracking, "optmerge.tracking")
     task = task_module.build(task_options)
-    sampler.check([])
-    searched_ranges(config.method.name, _ranges(config), config.method.options)
-    if get_method(config.method.name).base == "required" and config.models.base is None:
-        raise UsageError(
-            f"method={config.method.name} measures task vectors from a base: set models.base to a source's alias"
-        )
+    _grouping(config).check()
+    searched, has_base = _searched(config), config.models.base is not None
+    merged = [alias for alias in config.models.sources if alias != config.models.base]
+    searched.check(merged, has_base)
+    sampler.check(searched.choice_genes(merged, has_base))
     engine_module.pick_device(engine_options)
     return Plugins(
         task=task,
@@ -129,9 +138,31 @@ def find_plugins(config: Config) -> Plugins:
     )
 
 
-def _ranges(config: Config) -> dict[str, Range]:
-    parameters = config.method.parameters.items()
-    return {name: Range(given.low, given.high, given.initial, given.value) for name, given in parameters}
+def _grouping(config: Config) -> Grouping:
+    space = config.space
+    return Grouping(
+        by=cast("By", space.groups),
+        block_layers=space.block_layers,
+        kinds=cast("Kinds", space.kinds),
+        embeddings=space.embeddings,
+        head=space.head,
+        patterns=space.patterns,
+        patterns_by=cast("By", space.patterns_by),
+        smooth=space.smooth,
+    )
+
+
+def _searched(config: Config) -> Searched:
+    method = config.method
+    return Searched(
+        method=method.name,
+        choices=method.choices,
+        ranges={name: Range(**vars(given)) for name, given in method.parameters.items()},
+        genes={pattern: Range(**vars(given)) for pattern, given in method.genes.items()},
+        options=method.options,
+        choose_sources=config.space.sources == "choose",
+        least_sources=config.space.least_sources,
+    )
 
 
 def make_sources(config: Config, say: Say, trained: bool) -> None:
@@ -175,55 +206,60 @@ def assemble(config: Config, plugins: Plugins, say: Say) -> Assembly:
     """
     refuse_missing(config, plugins)
     models = config.models
-    checkpoints = {
-        alias: Checkpoint.open(resolve(source.path, source.revision, alias=alias), alias)
-        for alias, source in sorted(models.sources.items())
-    }
-    fit = check_fit(checkpoints, base=models.base, tokenizer=models.tokenizer)
-    for notice in fit.notices:
+    checkpoints = open_checkpoints(
+        {alias: resolve(s.path, s.revision, alias=alias) for alias, s in sorted(models.sources.items())},
+        {alias: source.over for alias, source in models.sources.items()},
+        base=models.base,
+    )
+    fit = check_fit(
+        checkpoints, base=models.base, tokenizer=models.tokenizer, pad_vocabulary_to=models.pad_vocabulary_to
+    )
+    beside = companions(fit)
+    for notice in [*_adapter_notices(config, checkpoints), *fit.notices]:
         say(f"note: {notice}")
     problems = {split: plugins.task.problems(split) for split in SPLITS}
     check_disjoint(problems)
     if config.study.selection == "validation" and not problems["validation"]:
         raise UsageError("task.validation is empty, but study.selection=validation chooses the winner by it")
     ingredients = Ingredients(
-        sources=_nodes(config, checkpoints, say),
+        sources=_nodes(config, checkpoints, fit, say),
         base=models.base,
         tokenizer=models.tokenizer,
         dtype=models.dtype,
         seed=config.study.seed,
+        vocabulary_base=models.base if fit.alignment else None,
+        pad_vocabulary_to=models.pad_vocabulary_to,
     )
-    groups = group_tensors(
-        fit.names,
-        cast("By", config.space.groups),
-        block_layers=config.space.block_layers,
-        sublayers=config.space.sublayers,
-        embeddings=config.space.embeddings,
-    )
-    space = ParameterSpace(
-        method=config.method.name,
-        ranges=_ranges(config),
-        groups=groups,
-        ingredients=ingredients,
-        options=config.method.options,
-    )
+    groups = group_tensors(fit.names, _grouping(config))
+    space = ParameterSpace(searched=_searched(config), groups=groups, ingredients=ingredients)
     plugins.sampler.check(space.genes)
-    return Assembly(config, plugins, checkpoints, fit, ingredients, space, groups)
+    return Assembly(config, plugins, checkpoints, fit, beside, ingredients, space, groups)
 
 
-def _nodes(config: Config, checkpoints: Mapping[str, Checkpoint], say: Say) -> dict[str, Node]:
+def _nodes(config: Config, checkpoints: Mapping[str, Checkpoint], fit: Fit, say: Say) -> dict[str, Node]:
     scans = {}
     for alias, checkpoint in checkpoints.items():
         scans[alias] = scan(checkpoint, percent(say, f"{alias}: hashing, and looking for NaN"))
     check_finite(scans)
-    return {
-        alias: CheckpointNode(
+
+    def node(alias: str) -> CheckpointNode:
+        source, checkpoint = config.models.sources[alias], checkpoints[alias]
+        adapter = checkpoint if isinstance(checkpoint, Adapter) else None
+        return CheckpointNode(
             location=_location(source.path),
             weights_sha256=scans[alias].weights_sha256,
-            revision=_commit(checkpoints[alias].folder) or source.revision,
+            revision=_commit((adapter.weights if adapter else checkpoint).folder) or source.revision,
+            over=node(adapter.base.alias) if adapter else None,
+            tokens_sha256=tokens_sha256(checkpoint) if fit.alignment else None,
         )
-        for alias, source in config.models.sources.items()
-    }
+
+    return {alias: node(alias) for alias in config.models.sources}
+
+
+def _adapter_notices(config: Config, checkpoints: Mapping[str, Checkpoint]) -> list[str]:
+    adapters = [checkpoint for checkpoint in checkpoints.values() if isinstance(checkpoint, Adapter)]
+    notices = [adapter.notice(config.models.sources[adapter.base.alias].path) for adapter in adapters]
+    return [notice for notice in notices if notice]
 
 
 def _commit(folder: Path) -> str | None:

@@ -53,7 +53,7 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
                 run.console.print(f"scoring {what}", highlight=False)
 
         result = _judge(run.assembly, run.study, Judge(run.study, run.workbench, run.engine, task, watch))
-    like = run.assembly.checkpoints[config.models.tokenizer]
+    like = run.assembly.companions
     weights_sha256 = write_model(result.winner.recipe, run.workbench, like, run.folder / BEST, replace=True)
     trials = run.study.get_trials(deepcopy=False)
     seconds = trial_seconds(trials) + time.monotonic() - began

@@ -10,7 +10,9 @@ from rich.console import Console
 from optmerge.commands.assembly import Assembly, assemble, find_plugins, make_sources
 from optmerge.config import Config
 from optmerge.errors import OptmergeError
+from optmerge.space import Gene, TensorGroup
 
+_MOST_GROUPS, _MOST_GENES = 12, 6  # lines
 _PROBE_TOKENS = 16  # tokens a response in the timing probe, scaled up to the task's limit
 
 
@@ -53,16 +55,46 @@ def _use_folder(config: Config, folder: str) -> None:
 
 
 def _groups(assembly: Assembly) -> str:
-    lines = [f"  {name}: {', '.join(patterns)}" for name, patterns in assembly.groups.items()]
-    return f"groups ({len(lines)})\n" + "\n".join(lines)
+    # What is taken from a source comes first, so that it is not among those that are only counted.
+    groups = sorted(assembly.groups.items(), key=lambda item: item[1].source is None)
+    lines = [f"  {name}: {_group(group)}" for name, group in groups]
+    return f"groups ({len(groups)})\n" + "\n".join(_first(lines, _MOST_GROUPS))
+
+
+def _group(group: TensorGroup) -> str:
+    tensors = ", ".join(group.tensors[:3])
+    if len(group.tensors) > 3:
+        tensors += f" and {len(group.tensors) - 3} more"
+    if group.source is not None:
+        return f"{tensors}, taken from {group.source}"
+    if len(group.anchors) == 2:
+        first, second = group.anchors
+        return f"{tensors}, {1 - group.share:.0%} {first} and {group.share:.0%} {second}"
+    return f"{tensors}, as {group.anchors[0]}" if group.anchors else tensors
 
 
 def _genes(assembly: Assembly) -> str:
-    genes = assembly.space.genes
-    lines = [f"  {gene.name} in [{gene.low:g}, {gene.high:g}], starting at {gene.start():g}" for gene in genes[:6]]
-    if len(genes) > 6:
-        lines.append(f"  ... and {len(genes) - 6} more")
+    genes, fixed = assembly.space.genes, len(assembly.space.fixed)
+    lines = _first([f"  {_gene(gene)}" for gene in genes], _MOST_GENES)
+    if fixed:
+        lines.append(f"  {fixed} more value{' is' if fixed == 1 else 's are'} fixed")
     return f"genes ({len(genes)})\n" + "\n".join(lines)
+
+
+def _gene(gene: Gene) -> str:
+    match gene.kind:
+        case "choice":
+            more = f" and {len(gene.choices) - 6} more" if len(gene.choices) > 6 else ""
+            return f"{gene.name}, a choice of {', '.join(gene.choices[:6])}{more}, starting with {gene.start()}"
+        case "switch":
+            return f"{gene.name}, a switch, starting {'on' if gene.start() else 'off'}"
+        case _:
+            whole = ", whole numbers" if gene.kind == "int" else ""
+            return f"{gene.name} in [{gene.low:g}, {gene.high:g}]{whole}, starting at {gene.start():g}"
+
+
+def _first(lines: list[str], most: int) -> list[str]:
+    return lines if len(lines) <= most else [*lines[:most], f"  ... and {len(lines) - most} more"]
 
 
 def _problems(assembly: Assembly) -> str:
@@ -75,20 +107,13 @@ def _problems(assembly: Assembly) -> str:
 def _memory(assembly: Assembly) -> str:
     import torch
 
-    from optmerge.commands.placement import fits_on_device, free_memory, sources_bytes
+    from optmerge.commands.placement import measured, plan_placement
 
     module, options = assembly.plugins.engine
-    device = torch.device(module.pick_device(options))
-    sources, model = sources_bytes(assembly), assembly.model_bytes()
-    if device.type == "cpu":
-        placed = "memory-mapped from disk"
-    else:
-        placed = "on the device" if fits_on_device(assembly, device) else "memory-mapped from disk, copied as needed"
-    return (
-        f"memory ({device}: {free_memory(device) / 1e9:.2f} GB free)\n"
-        f"  sources {sources / 1e9:.3f} GB, {placed}; the live model {model / 1e9:.3f} GB\n"
-        f"  the result takes {model / 1e9:.3f} GB on disk"
+    placement = plan_placement(
+        measured(assembly, torch.device(module.pick_device(options))), assembly.config.merging.placement
     )
+    return f"{placement}\n  the result takes {assembly.model_bytes() / 1e9:.3f} GB on disk"
 
 
 def _time(assembly: Assembly) -> str:
@@ -104,7 +129,7 @@ def _time(assembly: Assembly) -> str:
     tokens = min(limit, _PROBE_TOKENS)
     start = {gene.name: gene.start() for gene in assembly.space.genes}
     try:
-        engine, workbench = start_engine(assembly)
+        engine, workbench = start_engine(assembly, lambda text: None)
         candidate = workbench.candidate(assembly.space.decode(start))
         began = time.perf_counter()
         engine.mount(candidate)

@@ -1,16 +1,24 @@
 """The rebuild command: from a recipe to the weights that were scored, or to the proof that they are the same."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from optmerge.commands.percent import percent
 from optmerge.errors import OptmergeError, UsageError
-from optmerge.recipe import CheckpointNode, MergeNode, Node, Recipe, load_recipe, node_sha256
+from optmerge.recipe import UNION, CheckpointNode, MergeNode, Node, Recipe, load_recipe, node_sha256
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from optmerge.models import Checkpoint
 
 RECIPE = "recipe.yaml"
+_WORTH_COMPILING = 2_000_000_000  # parameters
 
 
 def rebuild(recipe_path: Path, out: Path, locations: Mapping[str, str], console: Console) -> None:
@@ -27,7 +35,7 @@ def rebuild(recipe_path: Path, out: Path, locations: Mapping[str, str], console:
         OptmergeError: If the weights are not those that were scored.
     """
     recipe = load_recipe(recipe_path)
-    workbench, like = open_sources(recipe, locations)
+    workbench, like = open_sources(recipe, locations, lambda text: console.print(text, highlight=False, soft_wrap=True))
     sha256 = write_model(recipe, workbench, like, out, report=percent(console.print, f"writing {out}"))
     if recipe.weights_sha256 and sha256 != recipe.weights_sha256:
         raise OptmergeError(
@@ -41,69 +49,162 @@ def rebuild(recipe_path: Path, out: Path, locations: Mapping[str, str], console:
 
 
 def check(recipe_path: Path, locations: Mapping[str, str], console: Console) -> None:
-    """Merge a recipe without writing it, and compare the weights' hash with the recipe's.
+    """Merge a recipe without writing it, and compare the weights with those that were scored.
+
+    They are compared by hash. Where the hashes differ and the scored model lies beside the recipe, its tensors are
+    compared: merged on another kind of device they may be one rounding of their type apart, which is said, and no
+    failure.
 
     Raises:
         UsageError: If the recipe or one of its sources cannot be had, or it names no weights.
         OptmergeError: If the weights differ.
     """
-    from optmerge.models import weights_sha256
+    from optmerge.models import WeightsHash
 
     recipe = load_recipe(recipe_path)
     if recipe.weights_sha256 is None:
         raise UsageError(f"{recipe_path} has no weights_sha256 to compare with: its model was not kept")
-    workbench, _ = open_sources(recipe, locations)
-    sha256 = weights_sha256(workbench.candidate(recipe).tensors())
-    if sha256 != recipe.weights_sha256:
+    scored = _scored(recipe_path.parent, recipe.weights_sha256)
+    workbench, _ = open_sources(recipe, locations, lambda text: console.print(text, highlight=False, soft_wrap=True))
+    hashed, apart = WeightsHash(), Differences()
+    for name, tensor in ahead(workbench.candidate(recipe).tensors()):
+        hashed.update(name, tensor)
+        if scored is not None:
+            apart.add(name, tensor, scored)
+    sha256 = hashed.hexdigest()
+    told = f"{recipe_path}: recipe {recipe.sha256[:12]}"
+    if sha256 == recipe.weights_sha256:
+        console.print(f"{told} rebuilds the weights that were scored, {sha256}", highlight=False, soft_wrap=True)
+    elif scored is not None and apart.farthest == 1:
+        console.print(
+            f"{told} rebuilds the weights that were scored but for {apart}, as merging on another kind of device may",
+            highlight=False,
+            soft_wrap=True,
+        )
+    else:
+        known = f": {apart}" if scored is not None else ""
         raise OptmergeError(
             f"{recipe_path}: rebuilt weights {sha256[:12]} differ from those that were scored "
-            f"({recipe.weights_sha256[:12]})"
+            f"({recipe.weights_sha256[:12]}){known}"
         )
-    console.print(
-        f"{recipe_path}: recipe {recipe.sha256[:12]} rebuilds the weights that were scored, {sha256}",
-        highlight=False,
-        soft_wrap=True,
-    )
 
 
-def open_sources(recipe: Recipe, locations: Mapping[str, str]) -> tuple[Any, Any]:
+@dataclass
+class Differences:
+    """How rebuilt tensors differ from those that were scored.
+
+    Attributes:
+        entries: How many differ.
+        total: How many there are.
+        farthest: Most steps, from one number of the type to the next, that one is off.
+        where: The tensor in which that is.
+    """
+
+    entries: int = 0
+    total: int = 0
+    farthest: int = 0
+    where: str = ""
+
+    def add(self, name: str, tensor: "Tensor", scored: "Checkpoint") -> None:
+        """Compare one more tensor."""
+        from optmerge.models.rounding import roundings_apart
+
+        entries, farthest = roundings_apart(tensor, scored.tensor(name))
+        self.entries += entries
+        self.total += tensor.numel()
+        if farthest > self.farthest:
+            self.farthest, self.where = farthest, name
+
+    def __str__(self) -> str:
+        steps = "one rounding" if self.farthest == 1 else f"up to {self.farthest} roundings"
+        return f"{self.entries} of {self.total} entries, which are {steps} off (first so far off in {self.where})"
+
+
+def _scored(folder: Path, weights_sha256: str) -> "Checkpoint | None":
+    """The model beside a recipe, if it is the one that was scored."""
+    from optmerge.models import Checkpoint, scan
+
+    if not (folder / "config.json").is_file():
+        return None
+    try:
+        found = Checkpoint.open(folder, "scored", mapped=False)
+    except UsageError:
+        return None
+    return found if scan(found).weights_sha256 == weights_sha256 else None
+
+
+def ahead(tensors: Iterator[tuple[str, "Tensor"]]) -> Iterator[tuple[str, "Tensor"]]:
+    """The same tensors, each made while the one before is in use, by another thread."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, tensors, None)
+        while (tensor := coming.result()) is not None:
+            coming = thread.submit(next, tensors, None)
+            yield tensor
+
+
+def open_sources(
+    recipe: Recipe, locations: Mapping[str, str], say: Callable[[str], None] = lambda text: None
+) -> tuple[Any, Any]:
     """A bench with the recipe's sources, each proven by hash to be the one that the recipe names.
 
+    Tensors are read as they are needed and then let go, so that memory does not grow with the model.
+
+    Args:
+        recipe: Whose sources.
+        locations: Alias to folder, for sources that are no longer where the recipe says.
+        say: Told when kernels are compiled.
+
     Returns:
-        The bench, and the checkpoint that gives tokenizer and configuration.
+        The bench, and what lies beside the weights: tokenizer and configuration.
 
     Raises:
         UsageError: If a source cannot be found, is another than the recipe's, or they do not fit together.
     """
     import torch
 
-    from optmerge.merge import Workbench
-    from optmerge.models import Checkpoint, check_fit, missing, resolve, scan
+    from optmerge.merge import Kernels, Workbench
+    from optmerge.models import check_fit, companions, missing, open_checkpoints, resolve, scan, tokens_sha256
 
     leaves = _leaves(recipe.root)
+    needed, over = _with_bases(leaves)
     for alias in locations:
-        if alias not in leaves:
-            raise UsageError(f"sources.{alias}: the recipe has no such source; it has {', '.join(sorted(leaves))}")
-    found = {alias: (locations.get(alias, leaf.location), leaf) for alias, leaf in leaves.items()}
+        if alias not in needed:
+            raise UsageError(f"sources.{alias}: the recipe has no such source; it has {', '.join(sorted(needed))}")
+    found = {alias: (locations.get(alias, leaf.location), leaf) for alias, leaf in needed.items()}
     lines = [missing(location, leaf.revision) for location, leaf in found.values()]
     absent = [f"{alias}: {line}" for alias, line in zip(found, lines, strict=True) if line]
     if absent:
         hint = "say where a source is now with sources.ALIAS=FOLDER"
         raise UsageError(f"sources of the recipe are missing ({hint})\n  " + "\n  ".join(absent))
-    checkpoints = {
-        alias: Checkpoint.open(resolve(location, leaf.revision), alias) for alias, (location, leaf) in found.items()
-    }
+    folders = {alias: resolve(location, leaf.revision) for alias, (location, leaf) in found.items()}
+    checkpoints = open_checkpoints(folders, over, mapped=False)
     for alias, (location, leaf) in found.items():
         sha256 = scan(checkpoints[alias]).weights_sha256
         if sha256 != leaf.weights_sha256:
             raise UsageError(
                 f"{alias}: {location} holds other weights ({sha256[:12]}) than the recipe's {leaf.weights_sha256[:12]}"
             )
+        if leaf.tokens_sha256 not in (None, tokens_sha256(checkpoints[alias])):
+            raise UsageError(f"{alias}: the tokenizer in {location} has other tokens or ids than the recipe's")
     root = recipe.root
-    tokenizer = _tokenizer_leaf(root)
-    fit = check_fit(checkpoints, base=None, tokenizer=tokenizer)
-    opened = {node_sha256(leaf): checkpoints[alias] for alias, (_, leaf) in found.items()}
-    return Workbench(opened, fit, torch.device("cpu")), checkpoints[tokenizer]
+    fit = check_fit(
+        {alias: checkpoints[alias] for alias in leaves},
+        base=_base_leaf(root),
+        tokenizer=_tokenizer_leaf(root),
+        pad_vocabulary_to=root.pad_vocabulary_to,
+    )
+    if recipe.weights_sha256 and fit.alignment and not any(leaf.tokens_sha256 for leaf in leaves.values()):
+        raise UsageError(
+            "the recipe's sources had one vocabulary when it was scored, and now a tokenizer has other tokens or ids: "
+            f"{fit.alignment.notice(fit.vocabulary)}"
+        )
+    opened = {node_sha256(leaf): checkpoints[alias] for alias, leaf in leaves.items()}
+    # A single merge of a small model is over before a compiler has begun; kernels that are there already are used.
+    parameters = sum(math.prod(shape) for shape in fit.shapes.values())
+    kernels = Kernels(say, compile_missing=parameters >= _WORTH_COMPILING)
+    return Workbench(opened, fit, torch.device("cpu"), kernels=kernels), companions(fit)
 
 
 def write_model(
@@ -120,7 +221,7 @@ def write_model(
     Args:
         recipe: What to write.
         workbench: Merges it.
-        like: The checkpoint that gives tokenizer and configuration.
+        like: Gives tokenizer and configuration.
         out: The folder to make.
         replace: Whether a folder that is there may be replaced.
         report: Called with the bytes written so far and in all.
@@ -132,16 +233,30 @@ def write_model(
 
     from optmerge.models import write_checkpoint
 
+    candidate = workbench.candidate(recipe)
     return write_checkpoint(
         out,
-        workbench.candidate(recipe).tensors(),
-        like=like,
-        shapes=workbench.fit.shapes,
+        ahead(candidate.tensors()),
+        like=_with_layers(like, candidate),
+        shapes=candidate.shapes(),
         dtype=getattr(torch, recipe.root.dtype),
         replace=replace,
         report=report,
         companions=lambda sha256: {RECIPE: recipe.with_weights(sha256).to_yaml()},
     )
+
+
+def _with_layers(like: Any, candidate: Any) -> Any:
+    """What lies beside the weights, with a configuration that has the model's layers, where they were moved."""
+    from optmerge.models import Companions
+    from optmerge.models.layers import depth, layer_of, stacked_config
+
+    bench, root = candidate.workbench, candidate.recipe.root
+    below = {layer_of(name): layer_of(bench.leaf_name(root, name)) for name in candidate.names}
+    layers = [layer for number in range(depth(candidate.names)) if (layer := below[number]) is not None]
+    if layers == list(range(depth(bench.fit.names))):
+        return like
+    return Companions(like.folder, stacked_config(like.config, layers), like)
 
 
 def _leaves(node: Node, alias: str = "") -> dict[str, CheckpointNode]:
@@ -155,6 +270,30 @@ def _leaves(node: Node, alias: str = "") -> dict[str, CheckpointNode]:
     return leaves
 
 
+def _with_bases(leaves: Mapping[str, CheckpointNode]) -> tuple[dict[str, CheckpointNode], dict[str, str | None]]:
+    """The sources and what adapters among them lie over, by alias, and the alias of what each adapter lies over.
+
+    What is no source itself is called ADAPTER.over, as in the configuration.
+    """
+    needed, over = dict(leaves), dict[str, str | None]()
+    for alias, leaf in leaves.items():
+        if leaf.over is not None:
+            same = (other for other, node in leaves.items() if node.content() == leaf.over.content())
+            below = next(same, f"{alias}.over")
+            needed.setdefault(below, leaf.over)
+            over[alias] = below
+    return needed, over
+
+
 def _tokenizer_leaf(node: MergeNode) -> str:
+    if node.tokenizer == UNION:
+        return UNION
     source = node.sources[node.tokenizer]
     return node.tokenizer if isinstance(source, CheckpointNode) else _tokenizer_leaf(source)
+
+
+def _base_leaf(node: MergeNode) -> str | None:
+    """The checkpoint whose rows stand in for those that a source lacks."""
+    alias = node.vocabulary_base or node.base
+    source = None if alias is None else node.sources[alias]
+    return _base_leaf(source) if isinstance(source, MergeNode) else alias

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from optmerge.commands.assembly import Assembly, Plugins, Run, assemble, find_plugins, make_sources
+from optmerge.commands.assembly import Assembly, Plugins, Run, Say, assemble, find_plugins, make_sources
 from optmerge.commands.ending import BEST, finish, finished_result
 from optmerge.commands.whereabouts import dashboards, report
 from optmerge.config import Config
@@ -45,7 +45,7 @@ def run_search(config: Config, console: Console) -> dict[str, Any]:
     _check_room(assembly, folder)
     module, options = plugins.tracking
     tracker = module.build(options)
-    engine, workbench = start_engine(assembly)
+    engine, workbench = start_engine(assembly, lambda text: console.print(text, highlight=False, markup=False))
     study = known or _new_study(assembly, storage)
     run = Run(assembly, study, engine, workbench, tracker, folder, console)
     with _told_why_it_stops(run):
@@ -175,22 +175,35 @@ def _check_room(assembly: Assembly, folder: Path) -> None:
     check_room(folder, copies * assembly.model_bytes(), "make room, or set study.folder to another disk")
 
 
-def start_engine(assembly: Assembly) -> tuple[Any, Any]:
+def start_engine(assembly: Assembly, say: Say) -> tuple[Any, Any]:
     """The engine with its model in memory, and the bench that merges beside it.
 
+    Args:
+        assembly: A search that could start now.
+        say: Told where the sources are placed, and when kernels are compiled.
+
     Raises:
-        UsageError: If the engine cannot take merged weights.
+        UsageError: If the engine cannot take merged weights, or the sources do not fit where they must be.
     """
     import torch
 
-    from optmerge.commands.placement import fits_on_device
-    from optmerge.merge import Workbench
+    from optmerge.commands.placement import measured, plan_placement, worth_compiling
+    from optmerge.merge import Kernels, Workbench
 
     module, options = assembly.plugins.engine
-    like = assembly.checkpoints[assembly.config.models.tokenizer]
-    engine = module.build(options, like.folder, assembly.config.models.dtype)
+    device = torch.device(module.pick_device(options))
+    placement = plan_placement(measured(assembly, device), assembly.config.merging.placement)
+    say(str(placement))
+    engine = module.build(options, assembly.companions.folder, assembly.config.models.dtype)
     if engine.needs != "weights":
         raise UsageError(f"engine={module.__name__.rpartition('.')[2]} cannot take merged weights")
-    device = torch.device(engine.device)
-    resident = fits_on_device(assembly, device)
-    return engine, Workbench(assembly.opened(), assembly.fit, device, resident)
+    kernels = Kernels(say) if worth_compiling(assembly) else None
+    bench = Workbench(
+        assembly.opened(),
+        assembly.fit,
+        torch.device(engine.device),
+        resident=placement.where == "device",
+        kernels=kernels,
+        keep_facts=True,
+    )
+    return engine, bench

@@ -1,6 +1,6 @@
 """What an engine does: answer requests with a mounted candidate."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -44,12 +44,20 @@ class Response:
 
 
 class Candidate(Protocol):
-    """A recipe made available: its tensors, streamed in name order in their final type."""
+    """A recipe made available."""
 
     @property
     def recipe(self) -> Recipe: ...
 
-    def tensors(self) -> Iterator[tuple[str, "Tensor"]]: ...
+    @property
+    def names(self) -> Sequence[str]:
+        """Its tensors, sorted."""
+
+    def tensors(self) -> Iterator[tuple[str, "Tensor"]]:
+        """Its tensors, streamed in name order in their final type."""
+
+    def write_into(self, targets: Mapping[str, "Tensor"]) -> None:
+        """Put its tensors where a live model has its own."""
 
 
 class Engine(Protocol):

@@ -56,7 +56,7 @@ def build(options: Options, folder: Path, dtype: str) -> "TransformersEngine":
 
     Args:
         options: Settings.
-        folder: Checkpoint that gives architecture and tokenizer.
+        folder: Checkpoint that gives architecture and tokenizer; it need not have weights, which candidates bring.
         dtype: Type of the candidates' weights.
 
     Raises:
@@ -72,7 +72,7 @@ class TransformersEngine:
 
     def __init__(self, options: Options, folder: Path, dtype: str) -> None:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoTokenizer
 
         self.device = pick_device(options)
         self._batch_size = options.batch_size
@@ -80,14 +80,7 @@ class TransformersEngine:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(
                 folder, padding_side="left", local_files_only=True, trust_remote_code=False
             )
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=getattr(torch, dtype),
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-            )
-            model = model.to(self.device).eval().requires_grad_(False)
+            model = _load_model(folder, getattr(torch, dtype)).to(self.device).eval().requires_grad_(False)
         except (OSError, ValueError, RuntimeError) as error:
             raise OptmergeError(f"transformers cannot load {folder}: {str(error).splitlines()[0]}") from error
         if self._tokenizer.pad_token_id is None:
@@ -99,20 +92,19 @@ class TransformersEngine:
         self._state: dict[str, Any] = self._model.state_dict()
 
     def mount(self, candidate: Candidate) -> None:
-        """Copy a candidate's tensors into the live model.
+        """Merge a candidate right into the live model.
 
         Raises:
             OptmergeError: If the candidate lacks a tensor of the model, or has one that the model does not.
         """
-        mounted = set()
-        for name, tensor in candidate.tensors():
+        for name in candidate.names:
             if name not in self._state:
                 raise OptmergeError(f"the model has no tensor {name}")
-            self._state[name].copy_(tensor)
-            mounted.add(self._state[name].data_ptr())
+        filled = {self._state[name].data_ptr() for name in candidate.names}
         for name, tensor in self._state.items():
-            if tensor.data_ptr() not in mounted:  # tied tensors share their memory
+            if tensor.data_ptr() not in filled:  # tied tensors share their memory
                 raise OptmergeError(f"the candidate has no tensor {name}")
+        candidate.write_into(self._state)
 
     def run(self, requests: Sequence[Request]) -> list[Response]:
         """Answer requests, the longest prompts first so that batches are padded little."""
@@ -172,6 +164,25 @@ class TransformersEngine:
         # Rows that stopped early are filled up with the pad token.
         ends = {*(ends if isinstance(ends, list) else [ends]), self._tokenizer.pad_token_id}
         return [_response(text, tokens, ends, stop) for text, tokens in zip(texts, added, strict=True)]
+
+
+def _load_model(folder: Path, dtype: Any) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+    from transformers.initialization import no_init_weights
+
+    if any(folder.glob("*.safetensors")):
+        return AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
+        )
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with no_init_weights():  # mount fills every tensor; what is no tensor of a checkpoint is computed by the modules
+        model: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            config, dtype=dtype, trust_remote_code=False
+        )
+    model.tie_weights()
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    return model
 
 
 def _response(text: str, tokens: list[int], ends: set[int], stop: Sequence[str]) -> Response:

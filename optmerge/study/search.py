@@ -15,6 +15,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from optmerge.errors import OptmergeError, UsageError
+from optmerge.registered import find, names
 from optmerge.space import Gene, SearchSpace, Value
 from optmerge.study.objective import Objective
 from optmerge.study.trial_scores import ERROR
@@ -42,10 +43,15 @@ class Sampler:
         Raises:
             UsageError: Naming the first such gene and its kind, or the option.
         """
+        kinds = {gene.kind for gene in genes}
         for gene in genes:
             if gene.kind not in self.module.ACCEPTS:
-                name = self.module.__name__.rpartition(".")[2]
-                raise UsageError(f"sampler={name} cannot search {gene.name}, a gene of kind {gene.kind}")
+                package, _, name = self.module.__name__.rpartition(".")
+                able = [other for other in names(package) if kinds <= find(package, other, "sampler").ACCEPTS]
+                raise UsageError(
+                    f"sampler={name} cannot search {gene.name}, a gene of kind {gene.kind}; these can: "
+                    f"{', '.join(able) or 'none'}"
+                )
         self.module.build(self.options, genes, 0)
 
     def for_trial(self, space: SearchSpace, seed: int, genome_index: int) -> optuna.samplers.BaseSampler:

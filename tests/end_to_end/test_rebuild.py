@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 from end_to_end.conftest import assert_one_message
 from end_to_end.studies import Search, run_process
 from optmerge.__main__ import run
+from optmerge.models import weights_sha256
 
 
 @pytest.fixture
@@ -70,6 +73,47 @@ def test_recipe_with_a_weight_changed_by_hand_is_refused(recipe: Path, capsys: p
 def test_check_fails_where_the_recipe_names_other_weights(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     edit(recipe, lambda document: document | {"weights_sha256": "0" * 64})
     assert "differ from those that were scored" in refuse(capsys, "--check", str(recipe), status=1)
+
+
+def scored_so_far_off(search: Search, here: Path, steps: int) -> Path:
+    """The winner's folder, with some weights so many numbers of their type away, as if it had been scored like that."""
+    folder = Path(shutil.copytree(search.folder / "best", here / "scored"))
+    tensors = load_file(folder / "model.safetensors")
+    norm = tensors["model.norm.weight"]
+    whole = norm.view({2: torch.int16, 4: torch.int32}[norm.element_size()])
+    whole[:3] += torch.tensor([1, 0, steps], dtype=whole.dtype)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    recipe = folder / "recipe.yaml"
+    edit(recipe, lambda document: document | {"weights_sha256": weights_sha256(sorted(tensors.items()))})
+    return recipe
+
+
+def test_check_says_where_weights_are_one_rounding_apart(
+    search: Search, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = scored_so_far_off(search, here, steps=-1)
+    assert run(["rebuild", "--check", str(recipe)]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "rebuilds the weights that were scored but for 2 of " in told
+    assert "which are one rounding off" in told and "model.norm.weight" in told
+
+
+def test_check_fails_where_weights_are_farther_apart(
+    search: Search, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = scored_so_far_off(search, here, steps=2)
+    message = refuse(capsys, "--check", str(recipe), status=1)
+    assert "differ from those that were scored" in message
+    assert "2 of " in message and "up to 2 roundings off (first so far off in model.norm.weight)" in message
+
+
+def test_check_does_not_compare_with_a_model_that_is_another_than_the_scored_one(
+    search: Search, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = scored_so_far_off(search, here, steps=1)
+    edit(recipe, lambda document: document | {"weights_sha256": "0" * 64})
+    message = refuse(capsys, "--check", str(recipe), status=1)
+    assert "differ from those that were scored (000000000000)" in message and "rounding" not in message
 
 
 def test_file_that_is_not_a_recipe_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

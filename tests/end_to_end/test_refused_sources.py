@@ -68,13 +68,15 @@ def test_tensor_names_that_differ_are_refused(refuse: Refuse, ja: Path) -> None:
     assert "base and ja do not fit" in message and NORM in message
 
 
-def test_tokenizers_that_differ_are_refused(refuse: Refuse, ja: Path) -> None:
+def test_rows_that_cannot_be_counted_are_refused_where_tokenizers_differ(refuse: Refuse, ja: Path) -> None:
     tokenizer = json.loads((ja / "tokenizer.json").read_text(encoding="utf-8"))
     words = tokenizer["model"]["vocab"]
     words["りんご"], words["卵"] = words["卵"], words["りんご"]
     (ja / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    config = json.loads((ja / "config.json").read_text(encoding="utf-8"))
+    (ja / "config.json").write_text(json.dumps(config | {"vocab_size": 7}), encoding="utf-8")
     message = refuse(f"models.sources.ja.path={ja}")
-    assert "tokenizers of base and ja do not fit: 2 tokens differ" in message
+    assert "ja: the vocabularies differ, and no tensor has the vocab_size rows of its config.json" in message
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])

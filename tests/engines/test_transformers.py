@@ -1,6 +1,7 @@
 """The engine that keeps a model of the transformers library in memory."""
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,16 @@ class Changed:
     recipe: Recipe
     kept: dict[str, Tensor]
 
+    @property
+    def names(self) -> list[str]:
+        return sorted(self.kept)
+
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         yield from sorted(self.kept.items())
+
+    def write_into(self, targets: Mapping[str, Tensor]) -> None:
+        for name, tensor in self.tensors():
+            targets[name].copy_(tensor)
 
 
 def test_mounting_gives_the_live_model_the_candidates_weights(
@@ -83,6 +92,22 @@ def test_responses_equal_those_of_the_library_one_by_one(assembly: Assembly, eng
         expected.append(tokenizer.decode(output[prompt["input_ids"].shape[1] :], skip_special_tokens=True))
     assert len(set(expected)) > 3
     assert [response.text for response in engine.run(requests(assembly))] == expected
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_folder_without_weights_gives_the_same_model_once_mounted(
+    assembly: Assembly, bench: Workbench, tmp_path: Path, dtype: str
+) -> None:
+    whole = assembly.checkpoints["base"].folder
+    bare = Path(shutil.copytree(whole, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors")))
+    engines = [build(Options(device="cpu", threads=1), folder, dtype) for folder in (whole, bare)]
+    for engine in engines:
+        engine.mount(bench.candidate(assembly.ingredients.source("ja")))
+    models = [engine._model for engine in engines]
+    kept = [dict(model.named_buffers()) for model in models]
+    assert kept[0].keys() == kept[1].keys() and all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
+    assert models[0].generation_config == models[1].generation_config
+    assert engines[0].run(requests(assembly)) == engines[1].run(requests(assembly))
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])

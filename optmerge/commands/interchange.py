@@ -1,0 +1,141 @@
+"""The import and export commands: recipes from, and for, other programs."""
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from optmerge.commands.percent import percent
+from optmerge.commands.rebuild import open_sources
+from optmerge.errors import OptmergeError, UsageError
+from optmerge.interchange import experiment, export_recipe, import_configuration, read_configuration
+from optmerge.recipe import CheckpointNode, load_recipe
+
+
+def import_file(
+    configuration: Path, out: Path | None, search: Path | None, locations: Mapping[str, str], console: Console
+) -> None:
+    """Write the recipe of a mergekit configuration, and an experiment that searches around it if asked.
+
+    Args:
+        configuration: A file for mergekit-yaml.
+        out: Where the recipe goes; by default beside the configuration, as NAME.recipe.yaml.
+        search: Where the experiment goes, if one is wanted.
+        locations: Alias to folder, for models that are not where the configuration says.
+        console: Where to say what was done.
+
+    Raises:
+        UsageError: If a model cannot be had, or the configuration says what no recipe can.
+    """
+    out = _beside(configuration) if out is None else out
+    targets = [out, *([search] if search else [])]
+    for target in targets:
+        if targets.count(target) > 1:
+            raise UsageError(f"{target}: the recipe and the experiment need two names")
+        if target.exists():
+            raise UsageError(f"{target} is there already: choose another name, or remove it first")
+    imported = import_configuration(
+        read_configuration(configuration),
+        beside=configuration.absolute().parent,
+        moved=locations,
+        report=lambda label: percent(console.print, label),
+    )
+    texts = {out: imported.recipe.to_yaml()}
+    notices = imported.notices
+    if search is not None:
+        texts[search], more = experiment(imported, search)
+        notices = [*notices, *more]
+    _write(texts)
+    for notice in notices:
+        console.print(f"note: {notice}", highlight=False, markup=False, soft_wrap=True)
+    root = imported.recipe.root
+    console.print(
+        f"{out}: recipe {imported.recipe.sha256[:12]}, {root.method} of {', '.join(sorted(root.sources))}; "
+        f"python -m optmerge rebuild {out} OUT writes the model",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    if search is not None:
+        place = search.absolute().parent
+        within = place.name == "experiment"
+        moved = "" if within else "put into a folder DIR/experiment "
+        console.print(
+            f"{search}: {moved}searches around it, with python -m optmerge --config-dir "
+            f"{place.parent if within else 'DIR'} +experiment={search.stem} task=TASK",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def export_file(recipe_path: Path, out: Path, form: str, locations: Mapping[str, str], console: Console) -> None:
+    """Write a recipe in another program's form into a new folder.
+
+    Args:
+        recipe_path: The recipe.
+        out: Where to; it must not exist, or be empty.
+        form: Name of the format.
+        locations: Alias to folder, for sources that are no longer where the recipe says.
+        console: Where to say what was done.
+
+    Raises:
+        UsageError: If there is no such format, the recipe has no such form, or a source cannot be had.
+    """
+    from optmerge.interchange import FORMATS
+    from optmerge.registered import find
+
+    find(FORMATS, form, "format")
+    recipe = load_recipe(recipe_path)
+    workbench, _ = open_sources(recipe, locations)
+    sources = workbench.fit.sources
+    places: dict[str, str] = {}
+    for alias, node in recipe.root.sources.items():
+        if isinstance(node, CheckpointNode):
+            places[alias] = locations.get(alias, node.location)
+            if node.over is not None:
+                same = (other for other, leaf in recipe.root.sources.items() if leaf.content() == node.over.content())
+                places[f"{alias}.over"] = locations.get(next(same, f"{alias}.over"), node.over.location)
+    written = export_recipe(
+        recipe,
+        out,
+        form=form,
+        sources=sources,
+        locations={alias: _absolute(place) for alias, place in places.items()},
+        names=tuple(workbench.fit.names),
+        notice=lambda line: console.print(f"note: {line}", highlight=False, markup=False, soft_wrap=True),
+    )
+    console.print(
+        f"{out}: {', '.join(written)} of recipe {recipe.sha256[:12]}", highlight=False, markup=False, soft_wrap=True
+    )
+
+
+def _beside(configuration: Path) -> Path:
+    stem = configuration.name
+    for ending in (".yaml", ".yml", ".mergekit"):
+        stem = stem.removesuffix(ending)
+    return configuration.with_name(f"{stem}.recipe.yaml")
+
+
+def _absolute(place: str) -> str:
+    folder = Path(place).expanduser()
+    return str(folder.absolute()) if folder.is_dir() else place
+
+
+def _write(texts: Mapping[Path, str]) -> None:
+    """Write files, each whole or not at all.
+
+    Raises:
+        OptmergeError: If the disk does not let it.
+    """
+    for path, text in texts.items():
+        partial = path.with_name(f"{path.name}.partial-{secrets.token_hex(4)}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(text, encoding="utf-8")
+            os.replace(partial, path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise OptmergeError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,0 +1,67 @@
+"""Recipes in the forms of other programs: each form is a module in `optmerge.interchange.formats`, found by name."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from optmerge.models import Checkpoint
+from optmerge.models.staging import staged
+from optmerge.recipe import Recipe
+from optmerge.registered import find
+
+FORMATS = "optmerge.interchange.formats"
+
+
+@dataclass(frozen=True)
+class Export:
+    """What a format is given.
+
+    Attributes:
+        recipe: What to write.
+        sources: Alias to checkpoint, opened and proven to be the recipe's.
+        locations: Alias to the folder or hub id of each source, and of what adapters among them lie over.
+        names: The tensors of each source.
+        folder: Where to write files; it is put in place when all are there.
+        notice: Takes a line that people should read.
+    """
+
+    recipe: Recipe
+    sources: Mapping[str, Checkpoint]
+    locations: Mapping[str, str]
+    names: tuple[str, ...]
+    folder: Path
+    notice: Callable[[str], None]
+
+
+def export_recipe(
+    recipe: Recipe,
+    out: Path,
+    *,
+    form: str,
+    sources: Mapping[str, Checkpoint],
+    locations: Mapping[str, str],
+    names: tuple[str, ...],
+    notice: Callable[[str], None],
+) -> list[str]:
+    """Write a recipe in another form into a new folder, whole or not at all.
+
+    Args:
+        recipe: What to write.
+        out: Where to; it must not exist, or be empty.
+        form: Name of the format; its module has `build(export)`, which writes into `export.folder`.
+        sources: As in `Export`.
+        locations: As in `Export`.
+        names: As in `Export`.
+        notice: As in `Export`.
+
+    Returns:
+        The names of the files that were written, sorted.
+
+    Raises:
+        UsageError: If there is no such format, or the recipe has no such form.
+        OptmergeError: If writing fails.
+    """
+    build = find(FORMATS, form, "format").build
+    with staged(out, nbytes=0, replace=False) as folder:
+        build(Export(recipe, sources, locations, names, folder, notice))
+        return sorted(path.name for path in folder.iterdir())

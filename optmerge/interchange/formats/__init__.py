@@ -1,0 +1,1 @@
+"""Forms in which recipes are written for other programs; each module has `build(export)`."""
