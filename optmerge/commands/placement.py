@@ -74,11 +74,11 @@ def plan_placement(sizes: Sizes, wanted: str = "auto") -> Placement:
         misfit = next(text for where, text in misfits.items() if where == wanted)
         raise UsageError(f"merging.placement={wanted}: {misfit}; merging.placement=auto takes what fits")
     chosen: Where = next(where for where in misfits if where == (fitting[0] if wanted == "auto" else wanted))
-    free = "" if sizes.device is None else f"; {_gb(sizes.device)} free on the device"
+    free = "" if sizes.device is None else f"; {shown(sizes.device)} free on the device"
     total = sizes.sources + sizes.model
     lines = [
-        f"placement: sources {_gb(sizes.sources)} and the live model {_gb(sizes.model)}, together {_gb(total)}",
-        f"  {_gb(sizes.host)} free in the machine{free}",
+        f"placement: sources {shown(sizes.sources)} and the live model {shown(sizes.model)}, together {shown(total)}",
+        f"  {shown(sizes.host)} free in the machine{free}",
     ]
     for where, misfit in misfits.items():
         mark = "->" if where == chosen else "  "
@@ -118,8 +118,9 @@ def _host_memory() -> int:
 
 
 def _misfit(needed: int, room: int, of: str) -> str | None:
-    return None if needed <= room else f"would need {_gb(needed)}, more than {_gb(room)} (85% of what is free {of})"
+    return None if needed <= room else f"would need {shown(needed)}, more than {shown(room)} (85% of what is free {of})"
 
 
-def _gb(count: int) -> str:
+def shown(count: int) -> str:
+    """A size for people, in GB, or in MB where it is less than one."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

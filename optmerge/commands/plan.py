@@ -107,13 +107,13 @@ def _problems(assembly: Assembly) -> str:
 def _memory(assembly: Assembly) -> str:
     import torch
 
-    from optmerge.commands.placement import measured, plan_placement
+    from optmerge.commands.placement import measured, plan_placement, shown
 
     module, options = assembly.plugins.engine
     placement = plan_placement(
         measured(assembly, torch.device(module.pick_device(options))), assembly.config.merging.placement
     )
-    return f"{placement}\n  the result takes {assembly.model_bytes() / 1e9:.3f} GB on disk"
+    return f"{placement}\n  the result takes {shown(assembly.model_bytes())} on disk"
 
 
 def _time(assembly: Assembly) -> str:

@@ -5,33 +5,52 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from optmerge.errors import OptmergeError
-from optmerge.merge.consensus import agreeing_weight, can_cancel, disjoint_sum, least_divisor, plain_sum
+from optmerge.merge.consensus import agreeing_weight, can_cancel, disjoint_sum, least_divisor, plain_sum, rounding
 from optmerge.merge.entries import agreeing, elect_sign, moved
 from optmerge.merge.inputs import Inputs
 from optmerge.merge.sweep import Entries, Piece
 
 
-def added(piece: Piece, sparse: Sequence[Tensor], elect: bool, normalize: bool = False) -> Tensor:
+def added(piece: Piece, sparse: Sequence[Tensor], elect: bool) -> Tensor:
     """`base + lambda * sum_k factor_k sparse_k`, entry by entry.
 
     Args:
-        piece: With numbers `factor` (one a source), `lambda_` and, if `normalize`, `weight`.
-        sparse: What was made of the task vectors.
+        piece: With numbers `factor` (one a source), `lambda_` unless that is 1 and, where the sum is to be divided by
+            the weights of the sources that agree in sign, those of `normalizing`.
+        sparse: What was made of the task vectors; used up.
         elect: Add only the entries that agree with the elected sign.
-        normalize: Divide by the sum of `weight` over the sources that agree; only where a sign is elected.
     """
     assert piece.base is not None
-    weighted = [vector * factor for vector, factor in zip(sparse, piece.numbers["factor"], strict=True)]
-    total = disjoint_sum(weighted, piece.numbers["weight"] if normalize else None) if elect else plain_sum(weighted)
-    return moved(piece.base, total * piece.numbers["lambda_"][0])
+    numbers = piece.numbers
+    weighted = [vector.mul_(factor) for vector, factor in zip(sparse, numbers["factor"], strict=True)]
+    if elect:
+        total = disjoint_sum(weighted, numbers.get("weight"), numbers["nothing"][0] if "nothing" in numbers else None)
+    else:
+        total = plain_sum(weighted)
+    return moved(piece.base, total * numbers["lambda_"][0] if "lambda_" in numbers else total)
+
+
+def normalizing(weights: Sequence[float], normalize: bool = True) -> dict[str, Sequence[float]]:
+    """The numbers by which a sum over sources that agree in sign is normalized; none unless `normalize`."""
+    if not normalize:
+        return {}
+    mixed = min(weights) < 0 < max(weights)
+    return {"weight": weights, "nothing": [rounding(weights)]} if mixed else {"weight": weights}
+
+
+def unless_one(lambda_: float) -> dict[str, Sequence[float]]:
+    """The factor of the merged task vector as a number of a sweep; none where it changes nothing."""
+    return {} if lambda_ == 1 else {"lambda_": [lambda_]}
 
 
 def nearly_cancelled(piece: Piece, sparse: Sequence[Tensor]) -> Tensor:
     """How many entries of a piece would be divided by weights that almost cancel; float64, one number."""
-    weighted = [vector * factor for vector, factor in zip(sparse, piece.numbers["factor"], strict=True)]
+    numbers = piece.numbers
+    weighted = [vector * factor for vector, factor in zip(sparse, numbers["factor"], strict=True)]
     sign = elect_sign(plain_sum(weighted))
-    share = agreeing_weight([agreeing(vector, sign) for vector in weighted], piece.numbers["weight"]).abs()
-    least = piece.numbers["least_divisor"][0]
+    parts = [agreeing(vector, sign) for vector in weighted]
+    share = agreeing_weight(parts, numbers["weight"], numbers["nothing"][0]).abs()
+    least = numbers["least_divisor"][0]
     return ((share > 0) & (share < least)).sum().double().reshape(1)
 
 
@@ -53,7 +72,7 @@ def check_divisors(
         cancelled: Gives `nearly_cancelled` of a piece.
         weights: One a source.
         integers: What `cancelled` needs.
-        **numbers: What `cancelled` needs besides `weight` and `least_divisor`.
+        **numbers: What `cancelled` needs besides `least_divisor` and those of `normalizing`.
 
     Raises:
         OptmergeError: If an entry would be divided by almost nothing.
@@ -61,7 +80,7 @@ def check_divisors(
     if not can_cancel(weights):
         return
     least = least_divisor(weights)
-    refuse_cancelled(inputs.sums(cancelled, integers, weight=weights, least_divisor=[least], **numbers)[0])
+    refuse_cancelled(inputs.sums(cancelled, integers, least_divisor=[least], **normalizing(weights), **numbers)[0])
 
 
 def refuse_cancelled(count: float) -> None:

@@ -1,6 +1,7 @@
 """Recipes made available to an engine: their tensors, merged on demand, one at a time."""
 
 import fnmatch
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -106,7 +107,7 @@ class Workbench:
         else:
             self._merge(node, group, name, out)
         # A number that is none stays so in minimum and maximum, which is the cheapest way to look.
-        if out.numel() and not all(torch.isfinite(extreme).item() for extreme in torch.aminmax(out)):
+        if out.numel() and not all(math.isfinite(extreme.item()) for extreme in torch.aminmax(out)):
             raise OptmergeError(f"merging gives NaN or infinity in {name}")
         return out
 
@@ -211,8 +212,12 @@ def _check_group(node: MergeNode, group_name: str, group: Group) -> None:
                 raise UsageError(f"{where}: {alias} has no {parameter}")
         for parameter, value in values.items():
             method.check_value(parameter, value, f"{where}, {alias}")
+            if parameter in method.shared():
+                raise UsageError(f"{where}: {parameter} has one value for all sources, and {alias} has one of its own")
     for parameter, value in group.shared.items():
         method.check_value(parameter, value, where)
+        if parameter in method.per_source():
+            raise UsageError(f"{where}: {parameter} has a value for each source, and stands among the shared ones")
 
 
 def _name_below(node: MergeNode, alias: str, name: str) -> str:

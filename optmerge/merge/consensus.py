@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from optmerge.errors import OptmergeError
-from optmerge.merge.entries import agreeing, elect_sign, one_if_zero, where_positive
+from optmerge.merge.entries import agreeing, elect_sign, keep_large, one_if_zero, where_positive
 
 LEAST_DIVISOR = 1e-3
 """In units of the sum of absolute weights: a smaller one would let rounding errors and noise explode."""
@@ -41,6 +41,11 @@ def least_divisor(weights: Sequence[float]) -> float:
     return LEAST_DIVISOR * sum(map(abs, weights))
 
 
+def rounding(weights: Sequence[float]) -> float:
+    """What can be left, in float32, of weights that cancel."""
+    return 2**-22 * sum(map(abs, weights))
+
+
 def factors(weights: Sequence[float], normalize: bool) -> list[float]:
     """The weights of a plain sum, divided by their sum if `normalize`."""
     # The weights are divided, not the tensors: GPUs divide by a number as they multiply by its inverse, and every
@@ -70,22 +75,26 @@ def plain_sum(vectors: Sequence[Tensor]) -> Tensor:
     return total
 
 
-def disjoint_sum(weighted: Sequence[Tensor], weights: Sequence[Tensor] | None = None) -> Tensor:
+def disjoint_sum(
+    weighted: Sequence[Tensor], weights: Sequence[Tensor] | None = None, nothing: Tensor | None = None
+) -> Tensor:
     """Elect a sign for each entry, then add the entries that agree with it (Yadav et al., 2023, section 4).
 
     Args:
         weighted: Weighted sparse task vectors; an entry's sign is that of their sum, and an exact tie is positive.
         weights: Divide each entry by the sum of the weights that agree there: the disjoint mean. Where none agrees,
             or they cancel, by 1.
+        nothing: What smaller sums of weights are rounding errors; given where weights can cancel.
     """
     sign = elect_sign(plain_sum(weighted))
     parts = [agreeing(vector, sign) for vector in weighted]
     kept = plain_sum(parts)
     if weights is not None:
-        kept = kept / one_if_zero(agreeing_weight(parts, weights))
+        kept = kept / one_if_zero(agreeing_weight(parts, weights, nothing))
     return kept * sign
 
 
-def agreeing_weight(parts: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
-    """The sum of the weights of sources whose entries take part."""
-    return plain_sum([where_positive(part, weight) for part, weight in zip(parts, weights, strict=True)])
+def agreeing_weight(parts: Sequence[Tensor], weights: Sequence[Tensor], nothing: Tensor | None = None) -> Tensor:
+    """The sum of the weights of sources whose entries take part; 0 where it is less than `nothing`."""
+    total = plain_sum([where_positive(part, weight) for part, weight in zip(parts, weights, strict=True)])
+    return total if nothing is None else keep_large(total, nothing)

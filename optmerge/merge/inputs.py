@@ -31,7 +31,7 @@ class Inputs:
         sources: The sources' tensors, as stored.
         base: The base's tensor, or None.
         streams: The sources' random streams.
-        out: Where the result goes; a new float32 tensor by default.
+        out: Where the result goes, contiguous; a new float32 tensor by default.
         sweeper: How sweeps are run.
         facts: What is known about these tensors whatever the method's parameters, such as norms; methods add to it
             through `once`. A search keeps it from trial to trial.
@@ -72,9 +72,8 @@ class Inputs:
             **numbers: Passed on as `Piece.numbers`, rounded to float32.
         """
         out = self._out()
-        target = out if out.is_contiguous() else torch.empty_like(out, memory_format=torch.contiguous_format)
-        self.sweeper.write(entries, target, self.sources, self.base, numbers, self._integers(integers))
-        return out if target is out else out.copy_(target)
+        self.sweeper.write(entries, out, self.sources, self.base, numbers, self._integers(integers))
+        return out
 
     def sums(
         self, entries: Entries, integers: Mapping[str, Sequence[int]] | None = None, /, **numbers: Sequence[float]

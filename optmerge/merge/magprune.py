@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from optmerge.merge.adding import added, nearly_cancelled, refuse_cancelled, short_cut
+from optmerge.merge.adding import added, nearly_cancelled, normalizing, refuse_cancelled, short_cut, unless_one
 from optmerge.merge.consensus import can_cancel, factors, least_divisor
 from optmerge.merge.entries import keep_below
 from optmerge.merge.inputs import Inputs
@@ -44,20 +44,19 @@ def magprune_merge(
     settings = {
         "density": torch.tensor(density, dtype=torch.float64),
         "spread": torch.tensor(spread, dtype=torch.float64),
+        "inverse": torch.tensor([float(rescale == "inverse_density")]),
     }
-    settings["inverse"] = torch.tensor([float(rescale == "inverse_density")])
-    factor = list(weight) if elect else factors(weight, normalize)
     rows = inputs.as_matrix()
+    factor = list(weight) if elect else factors(weight, normalize)
     if rescale == "l1_norm":
         restored = restoring_factors(rows.sum_rows(_norms, {}, **settings))
         factor = [w * r for w, r in zip(factor, restored, strict=True)]
-    settings["factor"], settings["weight"] = torch.tensor(factor), torch.tensor(weight)
-    settings["lambda_"] = torch.tensor([lambda_])
+    numbers: dict[str, Sequence[float]] = {"factor": factor, **normalizing(weight, elect and normalize)}
+    settings |= {name: torch.tensor(values) for name, values in (numbers | unless_one(lambda_)).items()}
     if elect and normalize and can_cancel(weight):
         least = torch.tensor([least_divisor(weight)])
         refuse_cancelled(rows.sum_rows(_cancelled, {}, least_divisor=least, **settings)[0])
-    entries = (_disjoint_mean if normalize else _disjoint_sum) if elect else _sum
-    return rows.sweep_rows(entries, {}, **settings).reshape(inputs.shape)
+    return rows.sweep_rows(_disjoint_sum if elect else _sum, {}, **settings).reshape(inputs.shape)
 
 
 def keeping_probability(magnitude: Tensor, density: Tensor, spread: Tensor) -> Tensor:
@@ -114,10 +113,6 @@ def _sum(piece: Piece) -> Tensor:
 
 def _disjoint_sum(piece: Piece) -> Tensor:
     return added(piece, _pruned(piece), elect=True)
-
-
-def _disjoint_mean(piece: Piece) -> Tensor:
-    return added(piece, _pruned(piece), elect=True, normalize=True)
 
 
 def _norms(piece: Piece) -> Tensor:

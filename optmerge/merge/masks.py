@@ -7,7 +7,8 @@ positions, and the fitness is a smooth function of it.
 The hash is the integer hash `lowbias32` (Wellons, "Prospecting for Hash Functions", 2018) of the position and a key
 of the tensor, which all sources share, then once more with a key of the source. The last step of the first and the
 first step of the second undo each other but for what they do to the key, which is done to the key beforehand; the
-last step of all mixes only lower bits, which do not count here. All of it is 32-bit arithmetic that wraps around.
+last step of all, which mixes upper bits into the lower ones, is left out, as the upper ones decide. All of it is 32-bit
+arithmetic that wraps around.
 """
 
 import hashlib

@@ -74,7 +74,7 @@ def combination(inputs: Inputs, coefficients: Sequence[float]) -> Tensor:
     """`sum_k c_k theta_k`, or `theta_base + sum_k c_k (theta_k - theta_base)` where there is a base."""
     if inputs.base is None:
         return inputs.sweep(weighted_sum, factor=coefficients)
-    return inputs.sweep(on_base, factor=coefficients, lambda_=[1.0])
+    return inputs.sweep(on_base, factor=coefficients)
 
 
 def row_combination(inputs: Inputs, coefficients: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ def row_combination(inputs: Inputs, coefficients: Tensor) -> Tensor:
     factor = coefficients.to(torch.float32)
     if inputs.base is None:
         return inputs.sweep_rows(weighted_sum, factor=factor)
-    return inputs.sweep_rows(on_base, factor=factor, lambda_=factor.new_ones(1))
+    return inputs.sweep_rows(on_base, factor=factor)
 
 
 def on_base(piece: Piece) -> Tensor:

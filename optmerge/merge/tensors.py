@@ -3,6 +3,7 @@
 from collections.abc import Hashable, MutableMapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from optmerge.merge.inputs import Inputs
@@ -63,21 +64,24 @@ def merge_tensors(
         base = None
     declared.check_sources(len(tensors), base is not None, method)
     order = sorted(range(len(tensors)), key=lambda i: aliases[i])
+    # Sweeps write stretches of memory.
+    target = out
+    if out is not None and not out.is_contiguous():
+        target = torch.empty_like(out, memory_format=torch.contiguous_format)
     known_as = list(aliases if identities is None else identities)
     inputs = Inputs(
         sources=[tensors[i] for i in order],
         base=base,
         streams=[Stream(seed, aliases[i], name) for i in order],
-        out=out,
+        out=target,
         sweeper=sweeper or Sweeper(),
         facts=facts,
         identities=[known_as[i] for i in order],
         base_identity=known_as[len(tensors)] if len(known_as) > len(tensors) and base is not None else None,
     )
     arguments = checked_arguments(declared, parameters, order)
-    if not inputs.count:
-        return inputs.copy(inputs.sources[0])
-    return declared.function(inputs, **arguments)
+    merged = declared.function(inputs, **arguments) if inputs.count else inputs.copy(inputs.sources[0])
+    return merged if out is None or target is out else out.copy_(merged)
 
 
 def checked_arguments(method: Method, parameters: dict[str, Any], order: Sequence[int]) -> dict[str, Any]:

@@ -31,6 +31,18 @@ def test_lambda_scales_the_merged_task_vector() -> None:
     torch.testing.assert_close(ties(lambda_=0.5), ties() / 2)
 
 
+def test_trimmed_task_vectors_can_get_their_l1_norm_back() -> None:
+    # Norms are 10, 11, 12 and of the trimmed ones 7, 8, 9; entries that agree are those of the trimmed vectors.
+    restored = [10 / 7, 11 / 8, 12 / 9]
+    expected = [
+        4 * restored[0],
+        6 * restored[1] / 2,
+        (-3 * restored[0] - 10 * restored[1]) / 3,
+        1.5 * restored[2] / 0.5,
+    ]
+    torch.testing.assert_close(ties(rescale="l1_norm"), torch.tensor(expected))
+
+
 def test_ties_keeps_all_entries_that_tie_at_the_threshold() -> None:
     source = torch.tensor([2.0, -1.0, 1.0, 0.5])
     merged = merge_tensors("ties", [source], base=torch.zeros(4), density=0.5)
@@ -119,21 +131,123 @@ def test_a_list_of_another_length_is_refused() -> None:
         merge_tensors("ties", SOURCES, base=BASE, weight=[1.0, 2.0])
 
 
-@pytest.mark.parametrize("method", ["linear", "task_arithmetic", "dare_linear"])
-@pytest.mark.parametrize("excess", [0.0, 1e-9, -1e-8])
-def test_normalized_weights_that_cancel_are_an_error(method: str, excess: float) -> None:
-    with pytest.raises(OptmergeError, match="cancel"):
-        merge_tensors(method, SOURCES[:2], base=BASE, weight=[1.0, -1.0 + excess], normalize=True)
+@pytest.mark.parametrize(
+    ("method", "sources", "message"),
+    [
+        ("slerp", 1, "slerp merges exactly 2 sources, got 1"),
+        ("nuslerp", 3, "nuslerp merges exactly 2 sources, got 3"),
+        ("passthrough", 2, "passthrough merges exactly 1 source, got 2"),
+        ("model_stock", 2, "model_stock needs a base"),
+        ("linear", 0, "linear merges at least 1 source"),
+    ],
+)
+def test_a_number_of_sources_that_the_method_does_not_merge_is_a_usage_error(
+    method: str, sources: int, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        merge_tensors(method, SOURCES[:sources])
 
 
-@pytest.mark.parametrize("method", ["ties", "dare_ties"])
-@pytest.mark.parametrize("excess", [0.0, 1e-9, -1e-8])
-def test_agreeing_entries_whose_weights_cancel_do_not_explode(method: str, excess: float) -> None:
-    sources = [torch.ones(8), -torch.ones(8)]
+def test_a_method_of_one_source_says_that_the_base_does_not_count() -> None:
+    with pytest.raises(UsageError, match="nearswap merges exactly 1 source beside the base, got 3"):
+        merge_tensors("nearswap", SOURCES, base=BASE)
+
+
+@pytest.mark.parametrize("base", [None, torch.zeros(3)])
+def test_tensors_of_several_shapes_are_refused(base: Tensor | None) -> None:
+    others = [torch.zeros(4), torch.zeros(4 if base is not None else 3)]
+    with pytest.raises(ValueError, match=r"shapes differ: \(3,\), \(4,\)"):
+        merge_tensors("linear", others, base=base)
+
+
+def test_shapes_of_equal_size_differ_too() -> None:
+    with pytest.raises(ValueError, match="shapes differ"):
+        merge_tensors("linear", [torch.zeros(2, 3), torch.zeros(3, 2)])
+
+
+def test_none_in_a_list_means_the_default() -> None:
+    given = merge_tensors("ties", SOURCES, base=BASE, weight=[2.0, None, 0.5], density=[None, 1.0, None])
+    assert torch.equal(given, merge_tensors("ties", SOURCES, base=BASE, weight=[2.0, 1.0, 0.5], density=[0.5, 1, 0.5]))
+
+
+def test_values_follow_their_sources_whatever_the_aliases() -> None:
     merged = merge_tensors(
-        method, sources, base=torch.zeros(8), weight=[1.0, -1.0 + excess], density=1.0, normalize=True
+        "task_arithmetic", SOURCES, base=BASE, weight=[1.0, 10.0, 100.0], aliases=["zebra", "ant", "newt"]
     )
-    assert (merged.abs() <= 2).all()
+    expected = [10 + x + 10 * y + 100 * z for x, y, z in zip(*TASK_VECTORS, strict=True)]
+    assert merged.tolist() == expected
+
+
+# Weights that cancel
+
+ADDED = ["task_arithmetic", "dare_linear", "breadcrumbs", "della_linear"]
+ELECTED = ["ties", "dare_ties", "breadcrumbs_ties", "della"]
+EXACT = [[1.0, -1.0], [0.3, -0.3], [0.1, 0.6, -0.7], [0.1, 0.2, -0.3], [0.7, 0.1, -0.8], [1e-9, -1e-9]]
+NEAR = [[1.0, -1 + 1e-6], [0.5, -0.5 + 1e-6], [-1.0, 1.0004], [0.1, 0.6, -0.700001], [1e-9, -1.0001e-9]]
+
+
+def whole(method: str) -> dict[str, float]:
+    """Settings by which a method drops nothing."""
+    return {} if method in ("linear", "task_arithmetic") else {"density": 1.0}
+
+
+@pytest.mark.parametrize("weight", EXACT, ids=str)
+@pytest.mark.parametrize("method", ADDED)
+def test_weights_that_cancel_exactly_are_not_normalized(method: str, weight: list[float]) -> None:
+    sources = SOURCES[: len(weight)]
+    merged, added = (
+        merge_tensors(method, sources, base=BASE, weight=weight, normalize=normalize, **whole(method))
+        for normalize in (True, False)
+    )
+    assert torch.equal(merged, added)
+
+
+@pytest.mark.parametrize("weight", NEAR, ids=str)
+@pytest.mark.parametrize("method", [*ADDED, "linear"])
+def test_weights_that_almost_cancel_are_an_error(method: str, weight: list[float]) -> None:
+    with pytest.raises(OptmergeError, match="weights cancel to .* normalize=false adds them"):
+        merge_tensors(method, SOURCES[: len(weight)], base=BASE, weight=weight, normalize=True, **whole(method))
+
+
+@pytest.mark.parametrize("weight", [*EXACT, [1.0, -1.0, 1e-17]], ids=str)
+def test_linear_of_weights_that_cancel_is_an_error(weight: list[float]) -> None:
+    with pytest.raises(OptmergeError, match="cancel"):
+        merge_tensors("linear", SOURCES[: len(weight)], weight=weight)
+    assert merge_tensors("linear", SOURCES[: len(weight)], weight=weight, normalize=False).isfinite().all()
+
+
+@pytest.mark.parametrize("weight", [[1e-9, 3e-9], [1e-30, 3e-30]], ids=str)
+@pytest.mark.parametrize("method", ["linear", *ADDED])
+def test_small_weights_of_one_sign_are_normalized_like_others(method: str, weight: list[float]) -> None:
+    merged = merge_tensors(method, SOURCES[:2], base=BASE, weight=weight, normalize=True, **whole(method))
+    torch.testing.assert_close(merged, 0.25 * SOURCES[0] + 0.75 * SOURCES[1])
+
+
+@pytest.mark.parametrize("weight", EXACT, ids=str)
+@pytest.mark.parametrize("method", ELECTED)
+def test_entries_whose_weights_cancel_exactly_are_divided_by_one(method: str, weight: list[float]) -> None:
+    # Weighted entries all agree: the task vectors have the signs of the weights.
+    sources = [torch.full((3,), 1.0 if w > 0 else -1.0) for w in weight]
+    merged = merge_tensors(method, sources, base=torch.zeros(3), weight=weight, normalize=True, density=1.0)
+    torch.testing.assert_close(merged, torch.full((3,), sum(map(abs, weight))))
+
+
+@pytest.mark.parametrize("weight", NEAR, ids=str)
+@pytest.mark.parametrize("method", ELECTED)
+def test_agreeing_entries_whose_weights_almost_cancel_are_an_error(method: str, weight: list[float]) -> None:
+    signs = torch.tensor([1.0 if w > 0 else -1.0 for w in weight])
+    # At two of the five entries all sources agree; at the others, the weights of one sign alone are added.
+    sources = [torch.stack([sign, sign.abs(), 3 * sign, -sign.abs(), sign.abs()]) for sign in signs]
+    with pytest.raises(OptmergeError, match="weights cancel to almost nothing at 2 entries"):
+        merge_tensors(method, sources, base=torch.zeros(5), weight=weight, normalize=True, density=1.0)
+
+
+@pytest.mark.parametrize("method", ELECTED)
+def test_weights_that_almost_cancel_where_no_entries_agree_are_no_error(method: str) -> None:
+    sources = [torch.tensor([3.0, -1.0]), torch.tensor([1.0, -2.0])]
+    merged = merge_tensors(method, sources, base=torch.zeros(2), weight=[1.0, -1 + 1e-6], normalize=True, density=1.0)
+    # Weighted: 3 against -1, then -1 against 2.
+    torch.testing.assert_close(merged, torch.tensor([3.0, -2.0]))
 
 
 def test_linear_of_nothing_is_an_error() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from optmerge.merge.adding import added, short_cut
+from optmerge.merge.adding import added, short_cut, unless_one
 from optmerge.merge.consensus import factors
 from optmerge.merge.inputs import Inputs
 from optmerge.merge.sparsify import GAMMA, RescaleTrimmed, band, l1_norms, restoring, without_outliers
@@ -36,7 +36,7 @@ def breadcrumbs(
     factor = factors(weight, normalize)
     if rescale == "l1_norm":
         factor = [w * r for w, r in zip(factor, restoring(inputs, _norms, **bounds), strict=True)]
-    return inputs.sweep(_entries, factor=factor, lambda_=[lambda_], **bounds)
+    return inputs.sweep(_entries, factor=factor, **unless_one(lambda_), **bounds)
 
 
 def _entries(piece: Piece) -> Tensor:

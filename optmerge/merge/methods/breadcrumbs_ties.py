@@ -1,11 +1,10 @@
 """Model Breadcrumbs whose masked task vectors are added where they agree in sign, as in TIES."""
 
 from collections.abc import Sequence
-from functools import partial
 
 from torch import Tensor
 
-from optmerge.merge.adding import added, check_divisors, nearly_cancelled, short_cut
+from optmerge.merge.adding import added, check_divisors, nearly_cancelled, normalizing, short_cut, unless_one
 from optmerge.merge.inputs import Inputs
 from optmerge.merge.sparsify import GAMMA, RescaleTrimmed, band, l1_norms, restoring, without_outliers
 from optmerge.merge.sweep import Piece
@@ -33,12 +32,11 @@ def breadcrumbs_ties(
         factor = [w * r for w, r in zip(weight, restoring(inputs, _norms, **bounds), strict=True)]
     if normalize:
         check_divisors(inputs, _cancelled, weight, factor=factor, **bounds)
-        bounds["weight"] = weight
-    return inputs.sweep(partial(_entries, normalize=normalize), factor=factor, lambda_=[lambda_], **bounds)
+    return inputs.sweep(_entries, factor=factor, **normalizing(weight, normalize), **unless_one(lambda_), **bounds)
 
 
-def _entries(piece: Piece, normalize: bool) -> Tensor:
-    return added(piece, without_outliers(piece), elect=True, normalize=normalize)
+def _entries(piece: Piece) -> Tensor:
+    return added(piece, without_outliers(piece), elect=True)
 
 
 def _norms(piece: Piece) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from optmerge.merge.adding import added, short_cut
+from optmerge.merge.adding import added, short_cut, unless_one
 from optmerge.merge.consensus import factors
 from optmerge.merge.inputs import Inputs
 from optmerge.merge.sparsify import Rescale, drop_factors, dropped, l1_norms
@@ -30,7 +30,7 @@ def dare_linear(
     if exact is not None:
         return exact
     factor, limits = drop_factors(inputs, _norms, factors(weight, normalize), density, rescale)
-    return inputs.sweep(_entries, {"limit": limits}, factor=factor, lambda_=[lambda_])
+    return inputs.sweep(_entries, {"limit": limits}, factor=factor, **unless_one(lambda_))
 
 
 def _entries(piece: Piece) -> Tensor:

@@ -1,11 +1,10 @@
 """TIES whose trim by magnitude is replaced by DARE's random drop (Akiba et al., 2025)."""
 
 from collections.abc import Sequence
-from functools import partial
 
 from torch import Tensor
 
-from optmerge.merge.adding import added, check_divisors, nearly_cancelled, short_cut
+from optmerge.merge.adding import added, check_divisors, nearly_cancelled, normalizing, short_cut, unless_one
 from optmerge.merge.inputs import Inputs
 from optmerge.merge.sparsify import Rescale, drop_factors, dropped, l1_norms
 from optmerge.merge.sweep import Piece
@@ -31,14 +30,11 @@ def dare_ties(
     integers = {"limit": limits}
     if normalize:
         check_divisors(inputs, _cancelled, weight, integers, factor=factor)
-        return inputs.sweep(
-            partial(_entries, normalize=True), integers, factor=factor, weight=weight, lambda_=[lambda_]
-        )
-    return inputs.sweep(partial(_entries, normalize=False), integers, factor=factor, lambda_=[lambda_])
+    return inputs.sweep(_entries, integers, factor=factor, **normalizing(weight, normalize), **unless_one(lambda_))
 
 
-def _entries(piece: Piece, normalize: bool) -> Tensor:
-    return added(piece, dropped(piece), elect=True, normalize=normalize)
+def _entries(piece: Piece) -> Tensor:
+    return added(piece, dropped(piece), elect=True)
 
 
 def _norms(piece: Piece) -> Tensor:

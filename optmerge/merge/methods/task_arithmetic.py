@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from optmerge.merge.adding import added, short_cut
+from optmerge.merge.adding import added, short_cut, unless_one
 from optmerge.merge.consensus import factors
 from optmerge.merge.inputs import Inputs
 from optmerge.merge.sparsify import task_vectors
@@ -18,7 +18,7 @@ def task_arithmetic(inputs: Inputs, *, weight: Sequence[float], lambda_: float, 
     exact = short_cut(inputs, weight, lambda_, normalize, [True] * len(weight))
     if exact is not None:
         return exact
-    return inputs.sweep(_entries, factor=factors(weight, normalize), lambda_=[lambda_])
+    return inputs.sweep(_entries, factor=factors(weight, normalize), **unless_one(lambda_))
 
 
 def _entries(piece: Piece) -> Tensor:

@@ -1,11 +1,10 @@
 """TIES: trim, elect sign, disjoint mean (Yadav et al., 2023)."""
 
 from collections.abc import Sequence
-from functools import partial
 
 from torch import Tensor
 
-from optmerge.merge.adding import added, check_divisors, nearly_cancelled, short_cut
+from optmerge.merge.adding import added, check_divisors, nearly_cancelled, normalizing, short_cut, unless_one
 from optmerge.merge.inputs import Inputs
 from optmerge.merge.sparsify import RescaleTrimmed, l1_norms, restoring, trimmed
 from optmerge.merge.sweep import Piece
@@ -37,12 +36,12 @@ def ties(
     if normalize:
         check_divisors(inputs, _cancelled, weight, factor=factor, threshold=threshold)
     return inputs.sweep(
-        partial(_entries, normalize=normalize), factor=factor, weight=weight, threshold=threshold, lambda_=[lambda_]
+        _entries, factor=factor, threshold=threshold, **normalizing(weight, normalize), **unless_one(lambda_)
     )
 
 
-def _entries(piece: Piece, normalize: bool) -> Tensor:
-    return added(piece, trimmed(piece), elect=True, normalize=normalize)
+def _entries(piece: Piece) -> Tensor:
+    return added(piece, trimmed(piece), elect=True)
 
 
 def _norms(piece: Piece) -> Tensor:
