@@ -17,9 +17,11 @@ from torch import Tensor
 from optmerge.merge.kernels import Kernels
 from optmerge.merge.masks import SEGMENT
 
-PIECE = 32768
-"""Entries at once and thread. PyTorch splits work among threads only above this size, so that sums over single pieces
-do not depend on their number."""
+PIECE = 131072
+"""Entries at once: few enough for what a sweep makes of them to stay in the processor's cache."""
+
+SUMMED = 32768
+"""Entries summed at once. PyTorch splits work among threads only above this size, and sums must not depend on them."""
 
 _DEVICE_PIECE = 2**26  # entries at once on a GPU, where launching counts and there is no cache to stay in
 _LEAST_COMPILED = 64  # entries; the kernels' shapes begin here
@@ -102,7 +104,7 @@ class Sweeper:
                 return
         named, whole = unpacked(floats, float_layout), unpacked(words, word_layout)
 
-        for start, end in _pieces(flat[0].numel(), _size(device, torch.get_num_threads())):
+        for start, end in _pieces(flat[0].numel(), _size(device, PIECE)):
             piece, *rest = (tensor[start:end] for tensor in flat)
             piece.copy_(entries(piece_of(rest, has_base, named, whole, positions(device, start, end))))
 
@@ -125,15 +127,15 @@ class Sweeper:
             named = unpacked(*packed(numbers, torch.float32, device))
             whole = unpacked(*packed(integers(segment), torch.int32, device))
 
-            for begin, end in _pieces(stretch[0].numel(), _size(device)):
+            for begin, end in _pieces(stretch[0].numel(), _size(device, SUMMED)):
                 rest = [tensor[begin:end] for tensor in stretch]
                 piece = piece_of(rest, base is not None, named, whole, positions(device, begin, end))
                 found.append(entries(piece).cpu())
         return [math.fsum(values) for values in torch.stack(found).T.tolist()] if found else []
 
 
-def _size(device: torch.device, threads: int = 1) -> int:
-    return PIECE * threads if device.type == "cpu" else _DEVICE_PIECE
+def _size(device: torch.device, on_cpu: int) -> int:
+    return on_cpu if device.type == "cpu" else _DEVICE_PIECE
 
 
 def _pieces(count: int, size: int) -> Iterator[tuple[int, int]]:
@@ -186,4 +188,4 @@ def _counters(device: torch.device, count: int) -> Tensor:
 
 def row_pieces(shape: Sequence[int], device: torch.device) -> Iterator[tuple[int, int]]:
     """Stretches of whole rows (entries of the first dimension), about as large as a piece."""
-    return _pieces(shape[0], max(1, _size(device) // max(1, math.prod(shape[1:]))))
+    return _pieces(shape[0], max(1, _size(device, SUMMED) // max(1, math.prod(shape[1:]))))

@@ -257,6 +257,7 @@ def test_the_size_of_pieces_does_not_matter(
     inputs = list(torch.randn(1 + METHODS[method]["sources"], *shape, generator=torch.Generator().manual_seed(9)))
     whole = merge(method, inputs, **METHODS[method])
     monkeypatch.setattr(sweep, "PIECE", 37)
+    monkeypatch.setattr(sweep, "SUMMED", 37)
     assert torch.equal(whole, merge(method, inputs, **METHODS[method]))
 
 

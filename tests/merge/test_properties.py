@@ -329,6 +329,7 @@ def test_the_size_of_pieces_does_not_matter(method: str, rescale: str, monkeypat
     options = {"rescale": rescale} if method in RESCALING else {}
     merged = merge(method, sources, base, **options)
     monkeypatch.setattr(sweep, "PIECE", 64)
+    monkeypatch.setattr(sweep, "SUMMED", 64)
     assert torch.equal(bits(merge(method, sources, base, **options)), bits(merged))
 
 

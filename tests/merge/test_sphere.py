@@ -425,4 +425,5 @@ def test_the_size_of_pieces_does_not_matter(
     centre: dict[str, Any] = {} if method == "slerp" else {"base": base}
     whole = merge(method, inputs, **centre, **arguments)
     monkeypatch.setattr(sweep, "PIECE", 37)
+    monkeypatch.setattr(sweep, "SUMMED", 37)
     assert torch.equal(whole, merge(method, inputs, **centre, **arguments))
