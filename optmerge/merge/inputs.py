@@ -120,9 +120,18 @@ class Inputs:
             rest = [tensor[start:end] for tensor in tensors]
             cut = {name: _rows_of(value, start, end, self.shape[0]) for name, value in numbers.items()}
             segment, first = divmod(start * columns, SEGMENT)
-            words = unpacked(*packed(whole(segment), torch.int32, self.device))
-            position = positions(self.device, first, first + (end - start) * columns).reshape(rest[0].shape)
-            yield start, end, piece_of(rest, self.base is not None, cut, words, position)
+            count = (end - start) * columns
+            words: dict[str, Sequence[Tensor]] = unpacked(*packed(whole(segment), torch.int32, self.device))
+            position = positions(self.device, first, first + count)
+            if first + count > SEGMENT and "tensor_key" in words:
+                # Some entries are counted anew, under keys of their own.
+                absolute = torch.arange(first, first + count, device=self.device)
+                position = (absolute % SEGMENT).to(torch.int32)
+                following = range(segment, segment + (first + count - 1) // SEGMENT + 1)
+                keys = torch.tensor([self.streams[0].tensor_key(s) for s in following], dtype=torch.int32)
+                words["tensor_key"] = [keys.to(self.device)[absolute // SEGMENT].reshape(rest[0].shape)]
+            cut_position = position.reshape(rest[0].shape)
+            yield start, end, piece_of(rest, self.base is not None, cut, words, cut_position)
 
     def as_matrix(self) -> "Inputs":
         """The same tensors with two dimensions: the first, and all others; a vector is one row."""
