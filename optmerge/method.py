@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Literal, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from optmerge.errors import UsageError
 from optmerge.recipe import Option
@@ -117,6 +117,8 @@ class Method:
             wanted = (int, float) if isinstance(default, float) else type(default)
             if not isinstance(value, wanted) or (isinstance(value, bool) and not isinstance(default, bool)):
                 raise UsageError(f"{where}.{name}: expected {type(default).__name__} as in {default!r}, got {value!r}")
+            if not isinstance(value, (bool, str)) and not 0 <= value < math.inf:
+                raise UsageError(f"{where}.{name}: expected a number that is not negative, got {value!r}")
             if name in self.choices and value not in self.choices[name]:
                 choices = ", ".join(map(str, self.choices[name]))
                 raise UsageError(f"{where}.{name}: unknown {value!r}; known are {choices}")
@@ -178,7 +180,11 @@ def per_source(name: str, value: float | Sequence[float | None] | None, default:
     Raises:
         ValueError: If a list of another length is given.
     """
-    values = [value] * count if value is None or isinstance(value, (int, float)) else list(value)
+    plain: Any = getattr(value, "tolist", lambda: value)()  # tensors and arrays are as good as lists
+    values = list(plain) if isinstance(plain, (list, tuple)) else [plain] * count
     if len(values) != count:
-        raise ValueError(f"{name} has {len(values)} values for {count} sources")
+        raise ValueError(f"{name} has {len(values)} values for {count} source{'s' * (count != 1)}")
+    for v in values:
+        if v is not None and (isinstance(v, bool) or not isinstance(v, (int, float))):
+            raise UsageError(f"{name}: expected a number, got {v!r}")
     return [default if v is None else float(v) for v in values]

@@ -156,10 +156,17 @@ Node = CheckpointNode | MergeNode
 
 @dataclass(frozen=True)
 class Recipe:
-    """A merged model: its root node, and the hash of its weights where they were kept."""
+    """A merged model.
+
+    Attributes:
+        root: The node that it is.
+        weights_sha256: Hash of its weights, where they were kept.
+        merged_on: Kind of the device that merged those, such as `cpu` or `cuda`.
+    """
 
     root: MergeNode
     weights_sha256: str | None = None
+    merged_on: str | None = None
 
     @property
     def sha256(self) -> str:
@@ -172,14 +179,16 @@ class Recipe:
         document = {"format": FORMAT, "version": VERSION, "root": self.sha256}
         if self.weights_sha256:
             document["weights_sha256"] = self.weights_sha256
+        if self.merged_on:
+            document["merged_on"] = self.merged_on
         document["nodes"] = nodes
         return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
 
     def save(self, path: Path) -> None:
         path.write_text(self.to_yaml(), encoding="utf-8")
 
-    def with_weights(self, weights_sha256: str) -> "Recipe":
-        return replace(self, weights_sha256=weights_sha256)
+    def with_weights(self, weights_sha256: str, merged_on: str) -> "Recipe":
+        return replace(self, weights_sha256=weights_sha256, merged_on=merged_on)
 
 
 def node_sha256(node: Node) -> str:
@@ -236,7 +245,8 @@ def load_recipe(path: Path) -> Recipe:
         raise UsageError(f"{path} is not a whole recipe: missing or malformed {error}") from error
     if not isinstance(root, MergeNode):
         raise UsageError(f"{path}: its root is a checkpoint, not a merge")
-    return Recipe(root, weights_sha256)
+    merged_on = document.get("merged_on")
+    return Recipe(root, weights_sha256, None if merged_on is None else str(merged_on))
 
 
 def _read_node(key: str, nodes: Mapping[str, Any], above: tuple[str, ...]) -> Node:

@@ -165,7 +165,7 @@ def test_hash_depends_on_everything_that_decides_the_weights(change: dict[str, A
 
 def test_hash_does_not_depend_on_whether_the_weights_were_kept() -> None:
     recipe = Recipe(merge())
-    assert recipe.with_weights("d" * 64).sha256 == recipe.sha256
+    assert recipe.with_weights("d" * 64, "cpu").sha256 == recipe.sha256
 
 
 def test_a_changed_value_is_refused(path: Path) -> None:

@@ -2,23 +2,21 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from optmerge.commands.percent import percent
+from optmerge.commands.proof import Proof
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.recipe import UNION, CheckpointNode, MergeNode, Node, Recipe, load_recipe, node_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from optmerge.models import Checkpoint
-
 RECIPE = "recipe.yaml"
-_WORTH_COMPILING = 2_000_000_000  # parameters
+_WORTH_COMPILING_ONCE = 2_000_000_000  # parameters
 
 
 def rebuild(recipe_path: Path, out: Path, locations: Mapping[str, str], console: Console) -> None:
@@ -36,101 +34,39 @@ def rebuild(recipe_path: Path, out: Path, locations: Mapping[str, str], console:
     """
     recipe = load_recipe(recipe_path)
     workbench, like = open_sources(recipe, locations, lambda text: console.print(text, highlight=False, soft_wrap=True))
-    sha256 = write_model(recipe, workbench, like, out, report=percent(console.print, f"writing {out}"))
-    if recipe.weights_sha256 and sha256 != recipe.weights_sha256:
-        raise OptmergeError(
-            f"{out} was written, but its weights ({sha256[:12]}) are not those that were scored "
-            f"({recipe.weights_sha256[:12]})"
-        )
-    proven = "the weights that were scored" if recipe.weights_sha256 else "the recipe names no weights to compare with"
+    proof = Proof.of(recipe, recipe_path.parent)
+    sha256 = write_model(recipe, workbench, like, out, proof=proof, report=percent(console.print, f"writing {out}"))
+    try:
+        verdict = proof.verdict(sha256)
+    except OptmergeError as error:
+        raise OptmergeError(f"{out} was written, but {error}") from error
     console.print(
-        f"{out}: recipe {recipe.sha256[:12]}, weights {sha256[:12]}: {proven}", highlight=False, soft_wrap=True
+        f"{out}: recipe {recipe.sha256[:12]}, weights {sha256[:12]}: {verdict}", highlight=False, soft_wrap=True
     )
 
 
 def check(recipe_path: Path, locations: Mapping[str, str], console: Console) -> None:
     """Merge a recipe without writing it, and compare the weights with those that were scored.
 
-    They are compared by hash. Where the hashes differ and the scored model lies beside the recipe, its tensors are
-    compared: merged on another kind of device they may be one rounding of their type apart, which is said, and no
-    failure.
-
     Raises:
         UsageError: If the recipe or one of its sources cannot be had, or it names no weights.
         OptmergeError: If the weights differ.
     """
-    from optmerge.models import WeightsHash
+    from optmerge.models import weights_sha256
 
     recipe = load_recipe(recipe_path)
     if recipe.weights_sha256 is None:
         raise UsageError(f"{recipe_path} has no weights_sha256 to compare with: its model was not kept")
-    scored = _scored(recipe_path.parent, recipe.weights_sha256)
     workbench, _ = open_sources(recipe, locations, lambda text: console.print(text, highlight=False, soft_wrap=True))
-    hashed, apart = WeightsHash(), Differences()
-    for name, tensor in ahead(workbench.candidate(recipe).tensors()):
-        hashed.update(name, tensor)
-        if scored is not None:
-            apart.add(name, tensor, scored)
-    sha256 = hashed.hexdigest()
-    told = f"{recipe_path}: recipe {recipe.sha256[:12]}"
-    if sha256 == recipe.weights_sha256:
-        console.print(f"{told} rebuilds the weights that were scored, {sha256}", highlight=False, soft_wrap=True)
-    elif scored is not None and apart.farthest == 1:
-        console.print(
-            f"{told} rebuilds the weights that were scored but for {apart}, as merging on another kind of device may",
-            highlight=False,
-            soft_wrap=True,
-        )
-    else:
-        known = f": {apart}" if scored is not None else ""
-        raise OptmergeError(
-            f"{recipe_path}: rebuilt weights {sha256[:12]} differ from those that were scored "
-            f"({recipe.weights_sha256[:12]}){known}"
-        )
-
-
-@dataclass
-class Differences:
-    """How rebuilt tensors differ from those that were scored.
-
-    Attributes:
-        entries: How many differ.
-        total: How many there are.
-        farthest: Most steps, from one number of the type to the next, that one is off.
-        where: The tensor in which that is.
-    """
-
-    entries: int = 0
-    total: int = 0
-    farthest: int = 0
-    where: str = ""
-
-    def add(self, name: str, tensor: "Tensor", scored: "Checkpoint") -> None:
-        """Compare one more tensor."""
-        from optmerge.models.rounding import roundings_apart
-
-        entries, farthest = roundings_apart(tensor, scored.tensor(name))
-        self.entries += entries
-        self.total += tensor.numel()
-        if farthest > self.farthest:
-            self.farthest, self.where = farthest, name
-
-    def __str__(self) -> str:
-        steps = "one rounding" if self.farthest == 1 else f"up to {self.farthest} roundings"
-        return f"{self.entries} of {self.total} entries, which are {steps} off (first so far off in {self.where})"
-
-
-def _scored(folder: Path, weights_sha256: str) -> "Checkpoint | None":
-    """The model beside a recipe, if it is the one that was scored."""
-    from optmerge.models import Checkpoint, scan
-
-    if not (folder / "config.json").is_file():
-        return None
+    proof = Proof.of(recipe, recipe_path.parent)
+    sha256 = weights_sha256(proof.watch(ahead(workbench.candidate(recipe).tensors())))
     try:
-        found = Checkpoint.open(folder, "scored", mapped=False)
-    except UsageError:
-        return None
-    return found if scan(found).weights_sha256 == weights_sha256 else None
+        verdict = proof.verdict(sha256)
+    except OptmergeError as error:
+        raise OptmergeError(f"{recipe_path}: {error}") from error
+    console.print(
+        f"{recipe_path}: recipe {recipe.sha256[:12]} rebuilds {verdict}, {sha256}", highlight=False, soft_wrap=True
+    )
 
 
 def ahead(tensors: Iterator[tuple[str, "Tensor"]]) -> Iterator[tuple[str, "Tensor"]]:
@@ -203,7 +139,7 @@ def open_sources(
     opened = {node_sha256(leaf): checkpoints[alias] for alias, leaf in leaves.items()}
     # A single merge of a small model is over before a compiler has begun; kernels that are there already are used.
     parameters = sum(math.prod(shape) for shape in fit.shapes.values())
-    kernels = Kernels(say, compile_missing=parameters >= _WORTH_COMPILING)
+    kernels = Kernels(say, compile_missing=parameters >= _WORTH_COMPILING_ONCE)
     return Workbench(opened, fit, torch.device("cpu"), kernels=kernels), companions(fit)
 
 
@@ -214,6 +150,7 @@ def write_model(
     out: Path,
     *,
     replace: bool = False,
+    proof: Proof | None = None,
     report: Callable[[int, int], None] | None = None,
 ) -> str:
     """Write a recipe's model as a checkpoint, the recipe beside it, whole or not at all.
@@ -224,6 +161,7 @@ def write_model(
         like: Gives tokenizer and configuration.
         out: The folder to make.
         replace: Whether a folder that is there may be replaced.
+        proof: Sees every tensor.
         report: Called with the bytes written so far and in all.
 
     Returns:
@@ -234,15 +172,16 @@ def write_model(
     from optmerge.models import write_checkpoint
 
     candidate = workbench.candidate(recipe)
+    tensors = ahead(candidate.tensors())
     return write_checkpoint(
         out,
-        ahead(candidate.tensors()),
+        proof.watch(tensors) if proof else tensors,
         like=_with_layers(like, candidate),
         shapes=candidate.shapes(),
         dtype=getattr(torch, recipe.root.dtype),
         replace=replace,
         report=report,
-        companions=lambda sha256: {RECIPE: recipe.with_weights(sha256).to_yaml()},
+        companions=lambda sha256: {RECIPE: recipe.with_weights(sha256, workbench.device.type).to_yaml()},
     )
 
 

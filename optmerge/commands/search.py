@@ -16,7 +16,7 @@ from optmerge.commands.ending import BEST, finish, finished_result
 from optmerge.commands.whereabouts import dashboards, report
 from optmerge.config import Config
 from optmerge.errors import OptmergeError, UsageError
-from optmerge.models import check_room
+from optmerge.models import Adapter, check_room
 
 
 def run_search(config: Config, console: Console) -> dict[str, Any]:
@@ -194,6 +194,9 @@ def start_engine(assembly: Assembly, say: Say) -> tuple[Any, Any]:
     device = torch.device(module.pick_device(options))
     placement = plan_placement(measured(assembly, device), assembly.config.merging.placement)
     say(str(placement))
+    adapters = [alias for alias, source in assembly.checkpoints.items() if isinstance(source, Adapter)]
+    if adapters and placement.where != "device":
+        say(f"  adapters ({', '.join(adapters)}) are merged into their base anew for every candidate")
     engine = module.build(options, assembly.companions.folder, assembly.config.models.dtype)
     if engine.needs != "weights":
         raise UsageError(f"engine={module.__name__.rpartition('.')[2]} cannot take merged weights")
@@ -205,5 +208,6 @@ def start_engine(assembly: Assembly, say: Say) -> tuple[Any, Any]:
         resident=placement.where == "device",
         kernels=kernels,
         keep_facts=True,
+        keep_sources=placement.where == "host",
     )
     return engine, bench

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from optmerge.errors import OptmergeError
-from optmerge.merge.consensus import agreeing_weight, can_cancel, disjoint_sum, least_divisor, plain_sum, rounding
+from optmerge.merge.consensus import LEAST_DIVISOR, ROUNDING, can_cancel, disjoint_sum, plain_sum, weight_of
 from optmerge.merge.entries import agreeing, elect_sign, moved
 from optmerge.merge.inputs import Inputs
-from optmerge.merge.sweep import Entries, Piece
+from optmerge.merge.sweep import Entries, Piece, summed
 
 
 def added(piece: Piece, sparse: Sequence[Tensor], elect: bool) -> Tensor:
@@ -23,19 +23,19 @@ def added(piece: Piece, sparse: Sequence[Tensor], elect: bool) -> Tensor:
     assert piece.base is not None
     numbers = piece.numbers
     weighted = [vector.mul_(factor) for vector, factor in zip(sparse, numbers["factor"], strict=True)]
-    if elect:
-        total = disjoint_sum(weighted, numbers.get("weight"), numbers["nothing"][0] if "nothing" in numbers else None)
-    else:
-        total = plain_sum(weighted)
+    total = disjoint_sum(weighted, numbers.get("weight"), numbers.get("size")) if elect else plain_sum(weighted)
     return moved(piece.base, total * numbers["lambda_"][0] if "lambda_" in numbers else total)
 
 
 def normalizing(weights: Sequence[float], normalize: bool = True) -> dict[str, Sequence[float]]:
-    """The numbers by which a sum over sources that agree in sign is normalized; none unless `normalize`."""
+    """The numbers by which a sum over sources that agree in sign is normalized; none unless `normalize`.
+
+    They are `weight` and, where some are negative and so can cancel, their absolute values as `size`.
+    """
     if not normalize:
         return {}
-    mixed = min(weights) < 0 < max(weights)
-    return {"weight": weights, "nothing": [rounding(weights)]} if mixed else {"weight": weights}
+    sizes = [abs(weight) for weight in weights]
+    return {"weight": weights, "size": sizes} if min(weights) < 0 else {"weight": weights}
 
 
 def unless_one(lambda_: float) -> dict[str, Sequence[float]]:
@@ -49,9 +49,9 @@ def nearly_cancelled(piece: Piece, sparse: Sequence[Tensor]) -> Tensor:
     weighted = [vector * factor for vector, factor in zip(sparse, numbers["factor"], strict=True)]
     sign = elect_sign(plain_sum(weighted))
     parts = [agreeing(vector, sign) for vector in weighted]
-    share = agreeing_weight(parts, numbers["weight"], numbers["nothing"][0]).abs()
-    least = numbers["least_divisor"][0]
-    return ((share > 0) & (share < least)).sum().double().reshape(1)
+    share, size = weight_of(parts, numbers["weight"]).abs(), weight_of(parts, numbers["size"])
+    cancelled = (share > ROUNDING * size) & (share < LEAST_DIVISOR * size)
+    return summed(cancelled).reshape(1)
 
 
 def check_divisors(
@@ -72,15 +72,13 @@ def check_divisors(
         cancelled: Gives `nearly_cancelled` of a piece.
         weights: One a source.
         integers: What `cancelled` needs.
-        **numbers: What `cancelled` needs besides `least_divisor` and those of `normalizing`.
+        **numbers: What `cancelled` needs besides those of `normalizing`.
 
     Raises:
         OptmergeError: If an entry would be divided by almost nothing.
     """
-    if not can_cancel(weights):
-        return
-    least = least_divisor(weights)
-    refuse_cancelled(inputs.sums(cancelled, integers, least_divisor=[least], **normalizing(weights), **numbers)[0])
+    if can_cancel(tuple(weights)):
+        refuse_cancelled(inputs.sums(cancelled, integers, **normalizing(weights), **numbers)[0])
 
 
 def refuse_cancelled(count: float) -> None:

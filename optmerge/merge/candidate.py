@@ -31,6 +31,8 @@ class Workbench:
         kernels: Compiles what is worth it; None for plain PyTorch.
         keep_facts: Remember what does not depend on a recipe's parameters, such as the magnitudes that occur in a
             tensor, for the next candidate.
+        keep_sources: Keep what is read for the next candidate: what is mapped takes no memory that others cannot have,
+            rows in another order do. What adapters compute is not kept.
     """
 
     def __init__(
@@ -42,11 +44,14 @@ class Workbench:
         resident: bool = False,
         kernels: Kernels | None = None,
         keep_facts: bool = False,
+        keep_sources: bool = False,
     ) -> None:
         self.fit = fit
         self.device = device
         self._checkpoints = checkpoints
         self._sweeper = Sweeper(kernels)
+        self._keep_sources = keep_sources
+        self._owners: dict[int, tuple[MergeNode, Mapping[str, str]]] = {}
         self._facts: dict[Any, Any] | None = {} if keep_facts else None
         self._known: dict[tuple[str, str], Tensor] = {}
         if resident:
@@ -60,6 +65,7 @@ class Workbench:
         Raises:
             UsageError: If one of its sources is not on this bench, or its groups do not cover every tensor once.
         """
+        self._owners.clear()
         self._check(recipe.root)
         return MergeCandidate(recipe, self)
 
@@ -85,12 +91,7 @@ class Workbench:
         known = self._known.get((key, name))
         if known is None:
             known = self._read(key, name)
-            # What is mapped takes no memory of its own; what an adapter computes would.
-            if (
-                self._facts is not None
-                and self.device.type == "cpu"
-                and not isinstance(self._checkpoints[key], Adapter)
-            ):
+            if self._keep_sources and not isinstance(self._checkpoints[key], Adapter):
                 self._known[key, name] = known
         return known
 
@@ -98,7 +99,7 @@ class Workbench:
         return self.fit.tensor(self._checkpoints[key], name).to(self.device)
 
     def _merged(self, node: MergeNode, name: str, out: Tensor | None) -> Tensor:
-        group = node.groups[_group_of(self.names(node), _patterns(node))[name]]
+        group = node.groups[self._groups(node)[name]]
         if out is None:
             shape = self.fit.shapes[self.leaf_name(node, name)]
             out = torch.empty(shape, dtype=getattr(torch, node.dtype), device=self.device)
@@ -106,10 +107,16 @@ class Workbench:
             out.copy_(self._below(node, group.source, name))
         else:
             self._merge(node, group, name, out)
-        # A number that is none stays so in minimum and maximum, which is the cheapest way to look.
-        if out.numel() and not all(math.isfinite(extreme.item()) for extreme in torch.aminmax(out)):
+        if not _is_finite(out):
             raise OptmergeError(f"merging gives NaN or infinity in {name}")
         return out
+
+    def _groups(self, node: MergeNode) -> Mapping[str, str]:
+        """Which group each tensor of a node is in."""
+        if id(node) not in self._owners:
+            # The node is kept beside the answer, so that no other can have its place in memory.
+            self._owners[id(node)] = node, _group_of(self.names(node), _patterns(node))
+        return self._owners[id(node)][1]
 
     def _merge(self, node: MergeNode, group: Group, name: str, out: Tensor) -> None:
         method = get_method(node.method)
@@ -154,7 +161,7 @@ class Workbench:
         for group_name, group in node.groups.items():
             if group.source is None:
                 _check_group(node, group_name, group)
-        _group_of(self.names(node), _patterns(node))
+        self._groups(node)
         for source in node.sources.values():
             self._check(source)
 
@@ -199,6 +206,11 @@ class MergeCandidate:
                 self.workbench.tensor(self.recipe.root, name, out=target)
             else:
                 target.copy_(self.workbench.tensor(self.recipe.root, name))
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # What is no number stays so in a sum, which is the cheapest way to look; but a sum can overflow by itself.
+    return math.isfinite(tensor.sum()) or bool(torch.isfinite(tensor).all())
 
 
 def _check_group(node: MergeNode, group_name: str, group: Group) -> None:

@@ -5,6 +5,7 @@ Every function here works on single entries (see `optmerge.merge.sweep`), after 
 
 import itertools
 from collections.abc import Sequence
+from functools import cache
 
 from torch import Tensor
 
@@ -14,6 +15,11 @@ from optmerge.merge.entries import agreeing, elect_sign, keep_large, one_if_zero
 LEAST_DIVISOR = 1e-3
 """In units of the sum of absolute weights: a smaller one would let rounding errors and noise explode."""
 
+ROUNDING = 2.0**-22
+"""In the same units: what can be left, in float32, of weights that cancel."""
+
+_TINY = 2.0**-126  # the least float32 of full precision
+_MANY = 12  # weights whose subsets are too many to try
 _NOTHING = 1e-8  # in the same units: weights that cancel to within this are meant to, nothing is left to divide by
 
 
@@ -36,16 +42,6 @@ def cancel(weights: Sequence[float]) -> bool:
     return abs(sum(weights)) <= _NOTHING * sum(map(abs, weights))
 
 
-def least_divisor(weights: Sequence[float]) -> float:
-    """The least sum of some of these weights that others may be divided by."""
-    return LEAST_DIVISOR * sum(map(abs, weights))
-
-
-def rounding(weights: Sequence[float]) -> float:
-    """What can be left, in float32, of weights that cancel."""
-    return 2**-22 * sum(map(abs, weights))
-
-
 def factors(weights: Sequence[float], normalize: bool) -> list[float]:
     """The weights of a plain sum, divided by their sum if `normalize`."""
     # The weights are divided, not the tensors: GPUs divide by a number as they multiply by its inverse, and every
@@ -53,13 +49,14 @@ def factors(weights: Sequence[float], normalize: bool) -> list[float]:
     return [weight / divisor(weights) for weight in weights] if normalize else list(weights)
 
 
-def can_cancel(weights: Sequence[float]) -> bool:
-    """Whether the weights of sources that agree at some entry could almost cancel."""
+@cache
+def can_cancel(weights: tuple[float, ...]) -> bool:
+    """Whether the weights of sources that agree at some entry could almost cancel; True if that is long to find out."""
     nonzero = [weight for weight in weights if weight]
     if all(weight > 0 for weight in nonzero) or all(weight < 0 for weight in nonzero):
         return False
-    return any(
-        abs(sum(subset)) < least_divisor(subset)
+    return len(nonzero) > _MANY or any(
+        abs(sum(subset)) < LEAST_DIVISOR * sum(map(abs, subset))
         for size in range(2, len(nonzero) + 1)
         for subset in itertools.combinations(nonzero, size)
     )
@@ -76,7 +73,7 @@ def plain_sum(vectors: Sequence[Tensor]) -> Tensor:
 
 
 def disjoint_sum(
-    weighted: Sequence[Tensor], weights: Sequence[Tensor] | None = None, nothing: Tensor | None = None
+    weighted: Sequence[Tensor], weights: Sequence[Tensor] | None = None, sizes: Sequence[Tensor] | None = None
 ) -> Tensor:
     """Elect a sign for each entry, then add the entries that agree with it (Yadav et al., 2023, section 4).
 
@@ -84,17 +81,20 @@ def disjoint_sum(
         weighted: Weighted sparse task vectors; an entry's sign is that of their sum, and an exact tie is positive.
         weights: Divide each entry by the sum of the weights that agree there: the disjoint mean. Where none agrees,
             or they cancel, by 1.
-        nothing: What smaller sums of weights are rounding errors; given where weights can cancel.
+        sizes: The weights' absolute values, given where some weights are negative, and so can cancel.
     """
     sign = elect_sign(plain_sum(weighted))
     parts = [agreeing(vector, sign) for vector in weighted]
     kept = plain_sum(parts)
     if weights is not None:
-        kept = kept / one_if_zero(agreeing_weight(parts, weights, nothing))
+        share = weight_of(parts, weights)
+        if sizes is None:
+            kept = kept / share.clamp(min=_TINY)  # where no source agrees nothing is kept, and that stays so
+        else:
+            kept = kept / one_if_zero(keep_large(share, weight_of(parts, sizes) * ROUNDING))
     return kept * sign
 
 
-def agreeing_weight(parts: Sequence[Tensor], weights: Sequence[Tensor], nothing: Tensor | None = None) -> Tensor:
-    """The sum of the weights of sources whose entries take part; 0 where it is less than `nothing`."""
-    total = plain_sum([where_positive(part, weight) for part, weight in zip(parts, weights, strict=True)])
-    return total if nothing is None else keep_large(total, nothing)
+def weight_of(parts: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+    """The sum of the weights of sources whose entries take part, being positive and not 0."""
+    return plain_sum([where_positive(part, weight) for part, weight in zip(parts, weights, strict=True)])

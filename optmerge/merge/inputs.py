@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from optmerge.merge.magnitudes import kept_count, kth_largest_of, magnitude_table
+from optmerge.merge.magnitudes import kept_count, kth_largest_of, magnitude_table_of
 from optmerge.merge.masks import SEGMENT, Stream
 from optmerge.merge.sweep import Entries, Piece, Sweeper, packed, piece_of, positions, row_pieces, unpacked
 
@@ -122,7 +122,7 @@ class Inputs:
             segment, first = divmod(start * columns, SEGMENT)
             count = (end - start) * columns
             words: dict[str, Sequence[Tensor]] = unpacked(*packed(whole(segment), torch.int32, self.device))
-            position = positions(self.device, first, first + count)
+            position = positions(self.device, first, first + count) if words else torch.zeros(1, dtype=torch.int32)
             if first + count > SEGMENT and "tensor_key" in words:
                 # Some entries are counted anew, under keys of their own.
                 absolute = torch.arange(first, first + count, device=self.device)
@@ -130,8 +130,8 @@ class Inputs:
                 following = range(segment, segment + (first + count - 1) // SEGMENT + 1)
                 keys = torch.tensor([self.streams[0].tensor_key(s) for s in following], dtype=torch.int32)
                 words["tensor_key"] = [keys.to(self.device)[absolute // SEGMENT].reshape(rest[0].shape)]
-            cut_position = position.reshape(rest[0].shape)
-            yield start, end, piece_of(rest, self.base is not None, cut, words, cut_position)
+            position = position.reshape(rest[0].shape) if words else position
+            yield start, end, piece_of(rest, self.base is not None, cut, words, position)
 
     def as_matrix(self) -> "Inputs":
         """The same tensors with two dimensions: the first, and all others; a vector is one row."""
@@ -182,13 +182,17 @@ class Inputs:
 
     def kth_largest(self, index: int, k: int) -> float:
         """The k-th largest magnitude in a source's task vector, counting from 1."""
-        if self.facts is not None:
-            table = self.once("magnitudes", lambda: magnitude_table(self.task_vector(index).abs_()), of=[index])
-            if table is not None:
-                return table.kth_largest(k)
         assert self.base is not None
         source, base = self.sources[index].reshape(-1), self.base.reshape(-1)
-        return kth_largest_of(lambda part: (source[part].float() - base[part].float()).abs_(), self.count, k)
+
+        def magnitudes(part: slice) -> Tensor:
+            return (source[part].float() - base[part].float()).abs_()
+
+        if self.facts is not None:
+            table = self.once("magnitudes", lambda: magnitude_table_of(magnitudes, self.count), of=[index])
+            if table is not None:
+                return table.kth_largest(k)
+        return kth_largest_of(magnitudes, self.count, k)
 
     def gram(self, of_task_vectors: bool) -> list[list[float]]:
         """Dot products of all pairs of tensors, summed in float64.

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ Kernel = Callable[[Sequence[Tensor], Tensor, Tensor], object]
 """Called with the tensors (the output first, then the base if there is one), the numbers and the integers."""
 
 Layout = tuple[tuple[str, int], ...]
+
+_PROBE = 4096  # entries of a first call
 
 log = logging.getLogger(__name__)
 
@@ -73,12 +76,23 @@ class Kernels:
     ) -> Kernel | None:
         try:
             if flat[0].device.type != "cpu":
-                return _jit(body)
+                return self._just_in_time(function, body, flat, floats, words)
             return self._ahead_of_time(function, key, body, flat, floats, words)
         except Exception as error:  # whatever a compiler can run into, plain PyTorch does the same work
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             self.say(f"merging without a compiled kernel for {function}, which is slower: {first[:160]}")
             return None
+
+    def _just_in_time(
+        self, function: str, body: "_Body", flat: Sequence[Tensor], floats: Tensor, words: Tensor
+    ) -> Kernel | None:
+        if not self.compile_missing:
+            return None
+        self.say(f"compiling the merge kernel {function} (up to a minute, once)")
+        kernel = _jit(body)
+        # The compiler is called by the first call, which is to fail here if it must.
+        kernel([tensor[:_PROBE].clone() for tensor in flat], floats, words)
+        return kernel
 
     def _ahead_of_time(
         self, function: str, key: str, body: "_Body", flat: Sequence[Tensor], floats: Tensor, words: Tensor
@@ -87,16 +101,20 @@ class Kernels:
 
         identity = json.dumps([key, torch.__version__, torch.backends.cpu.get_cpu_capability(), _processor(), _code()])
         package = self.folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.pt2"
-        if not package.exists():
-            if not self.compile_missing:
-                return None
-            if not _compiler():
-                raise OSError("there is no C++ compiler (g++ or clang++) here")
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{package}.lock"):  # workers of one machine compile once
-                if not package.exists():
-                    self.say(f"compiling the merge kernel {function} (up to a minute, once; kept in {self.folder})")
-                    _compile(body, flat, floats, words, package)
+        if package.exists():
+            try:
+                return _load(package)
+            except RuntimeError:  # damaged: it is compiled anew
+                package.unlink(missing_ok=True)
+        if not self.compile_missing:
+            return None
+        if not _compiler():
+            raise OSError("there is no C++ compiler (g++ or clang++) here")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{package}.lock"):  # workers of one machine compile once
+            if not package.exists():
+                self.say(f"compiling the merge kernel {function} (up to a minute, once; kept in {self.folder})")
+                _compile(body, flat, floats, words, package)
         return _load(package)
 
 
@@ -126,13 +144,14 @@ def _compile(body: _Body, flat: Sequence[Tensor], floats: Tensor, words: Tensor,
     out, *rest = (torch.empty(4096, dtype=tensor.dtype) for tensor in flat)
     count = torch.export.Dim("count", min=2, max=2**31)
     shapes = ({0: count}, [{0: count}] * len(rest), None, None)
-    temporary = package.with_suffix(f".{os.getpid()}.pt2")
     settings: dict[str, object] = {"cpp.dynamic_threads": True, "cpp.enable_floating_point_contract_flag": "off"}
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), tempfile.TemporaryDirectory(dir=package.parent) as folder:
         warnings.simplefilter("ignore")
         exported = torch.export.export(body, (out, rest, floats, words), dynamic_shapes=shapes)
-        torch._inductor.aoti_compile_and_package(exported, package_path=str(temporary), inductor_configs=settings)
-    os.replace(temporary, package)
+        made = torch._inductor.aoti_compile_and_package(
+            exported, package_path=f"{folder}/kernel.pt2", inductor_configs=settings
+        )
+        os.replace(made, package)
 
 
 def _load(package: Path) -> Kernel:

@@ -2,12 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 _SAMPLE = 65536
 _CHUNK = 131072  # entries
+_TABLE_CHUNK = 2**22
 _TABLE_SHARE = 4  # a table is kept where a tensor has so many entries for each distinct magnitude
 _SMALL = 2**16  # entries; tables of such tensors are kept whatever they hold
 
@@ -25,14 +31,14 @@ class MagnitudeTable:
         count: How many entries there are.
     """
 
-    values: Tensor
-    below: Tensor
+    values: "NDArray[np.float32]"
+    below: "NDArray[np.int32] | NDArray[np.int64]"
     count: int
 
     def kth_largest(self, k: int) -> float:
         """The k-th largest magnitude, counting from 1."""
         # The largest value below which there are no more than the others.
-        return float(self.values[int(torch.searchsorted(self.below, self.count - k, right=True)) - 1])
+        return float(self.values[int(self.below.searchsorted(self.count - k, side="right")) - 1])
 
 
 def magnitude_table(magnitudes: Tensor) -> MagnitudeTable | None:
@@ -42,14 +48,34 @@ def magnitude_table(magnitudes: Tensor) -> MagnitudeTable | None:
         magnitudes: Any shape, float32, no negative entry.
     """
     flat = magnitudes.reshape(-1)
-    ascending = _sorted(flat)
-    first = torch.ones(flat.numel(), dtype=torch.bool, device=flat.device)
-    torch.ne(ascending[1:], ascending[:-1], out=first[1:])
-    start = first.nonzero().reshape(-1)
-    if start.numel() * _TABLE_SHARE > flat.numel() > _SMALL:
-        return None
-    narrow = torch.int32 if flat.numel() < 2**31 else torch.int64
-    return MagnitudeTable(ascending[start].cpu(), start.to(narrow).cpu(), flat.numel())
+    return magnitude_table_of(lambda part: flat[part], flat.numel())
+
+
+def magnitude_table_of(magnitudes: Callable[[slice], Tensor], count: int) -> MagnitudeTable | None:
+    """The table of magnitudes that are computed as they are needed, some million at a time.
+
+    Args:
+        magnitudes: Gives those in a slice of positions, one-dimensional, float32.
+        count: How many there are.
+    """
+    values, occurrences = torch.empty(0), torch.empty(0, dtype=torch.int64)
+    for start in range(0, count, _TABLE_CHUNK):
+        ascending = _sorted(magnitudes(slice(start, start + _TABLE_CHUNK)))
+        found, times = torch.unique_consecutive(ascending, return_counts=True)
+        values, occurrences = _joined((values, found.cpu()), (occurrences, times.cpu()))
+        if len(values) * _TABLE_SHARE > count > _SMALL:
+            return None
+    below = occurrences.cumsum(0) - occurrences
+    below = below.to(torch.int32 if count < 2**31 else torch.int64)
+    return MagnitudeTable(values.numpy(), below.numpy(), count)
+
+
+def _joined(values: tuple[Tensor, Tensor], occurrences: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Two lists of distinct ascending values with their numbers of occurrences, as one."""
+    together, order = torch.cat(values).sort()
+    distinct, place = torch.unique_consecutive(together, return_inverse=True)
+    counts = torch.zeros(len(distinct), dtype=torch.int64)
+    return distinct, counts.index_add_(0, place, torch.cat(occurrences)[order])
 
 
 def kth_largest(magnitudes: Tensor, k: int) -> float:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from optmerge.merge.adding import added, nearly_cancelled, normalizing, refuse_cancelled, short_cut, unless_one
-from optmerge.merge.consensus import can_cancel, factors, least_divisor
+from optmerge.merge.consensus import can_cancel, factors
 from optmerge.merge.entries import keep_below
 from optmerge.merge.inputs import Inputs
 from optmerge.merge.masks import LEVELS, numbers, shared_hash
@@ -53,9 +53,8 @@ def magprune_merge(
         factor = [w * r for w, r in zip(factor, restored, strict=True)]
     numbers: dict[str, Sequence[float]] = {"factor": factor, **normalizing(weight, elect and normalize)}
     settings |= {name: torch.tensor(values) for name, values in (numbers | unless_one(lambda_)).items()}
-    if elect and normalize and can_cancel(weight):
-        least = torch.tensor([least_divisor(weight)])
-        refuse_cancelled(rows.sum_rows(_cancelled, {}, least_divisor=least, **settings)[0])
+    if elect and normalize and can_cancel(tuple(weight)):
+        refuse_cancelled(rows.sum_rows(_cancelled, {}, **settings)[0])
     return rows.sweep_rows(_disjoint_sum if elect else _sum, {}, **settings).reshape(inputs.shape)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from optmerge.merge.entries import keep_below, keep_large, keep_small
 from optmerge.merge.inputs import Inputs
 from optmerge.merge.masks import limit, numbers, shared_hash
-from optmerge.merge.sweep import Entries, Piece
+from optmerge.merge.sweep import Entries, Piece, summed
 from optmerge.method import Parameter
 
 Rescale = Literal["inverse_density", "l1_norm", "none"]
@@ -61,7 +61,7 @@ def dropped(piece: Piece) -> list[Tensor]:
 
 def l1_norms(piece: Piece, sparse: Sequence[Tensor]) -> Tensor:
     """L1 norms over the piece: of every task vector, then of every sparse one; float64."""
-    return torch.stack([v.abs().sum(dtype=torch.float64) for v in (*task_vectors(piece), *sparse)])
+    return torch.stack([summed(vector.abs()) for vector in (*task_vectors(piece), *sparse)])
 
 
 def restoring(

@@ -9,7 +9,7 @@ compiled into one kernel over the whole tensor. Both give the same bits.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ SUMMED = 32768
 """Entries summed at once. PyTorch splits work among threads only above this size, and sums must not depend on them."""
 
 _DEVICE_PIECE = 2**26  # entries at once on a GPU, where launching counts and there is no cache to stay in
+_NOWHERE = torch.empty(0, dtype=torch.int32)
 _LEAST_COMPILED = 64  # entries; the kernels' shapes begin here
 
 
@@ -37,7 +38,8 @@ class Piece:
         numbers: What the caller passed by name: a one-dimensional float32 tensor for each, indexed like the list that
             it was; two-dimensional pieces come with numbers that broadcast over their rows or columns.
         integers: The same for whole numbers, int32.
-        position: Where the entries are in their tensor (or in its segment of 2^31), int32.
+        position: Where the entries are in their tensor (or in its segment of 2^31), int32; only where the caller passed
+            integers, as random masks need both.
     """
 
     sources: Sequence[Tensor]
@@ -104,9 +106,12 @@ class Sweeper:
                 return
         named, whole = unpacked(floats, float_layout), unpacked(words, word_layout)
 
-        for start, end in _pieces(flat[0].numel(), _size(device, PIECE)):
+        # PyTorch gives a thread no less than a quarter of a piece.
+        size = _size(device, PIECE * max(1, torch.get_num_threads() // 4))
+        for start, end in _pieces(flat[0].numel(), size):
             piece, *rest = (tensor[start:end] for tensor in flat)
-            piece.copy_(entries(piece_of(rest, has_base, named, whole, positions(device, start, end))))
+            position = positions(device, start, end) if whole else _NOWHERE
+            piece.copy_(entries(piece_of(rest, has_base, named, whole, position)))
 
     def sums(
         self,
@@ -129,7 +134,8 @@ class Sweeper:
 
             for begin, end in _pieces(stretch[0].numel(), _size(device, SUMMED)):
                 rest = [tensor[begin:end] for tensor in stretch]
-                piece = piece_of(rest, base is not None, named, whole, positions(device, begin, end))
+                position = positions(device, begin, end) if whole else _NOWHERE
+                piece = piece_of(rest, base is not None, named, whole, position)
                 found.append(entries(piece).cpu())
         return [math.fsum(values) for values in torch.stack(found).T.tolist()] if found else []
 
@@ -181,9 +187,16 @@ def positions(device: torch.device, start: int, end: int) -> Tensor:
     return _counters(device, end - start) + start
 
 
-@cache
+@lru_cache(maxsize=4)
 def _counters(device: torch.device, count: int) -> Tensor:
     return torch.arange(count, dtype=torch.int32, device=device)
+
+
+def summed(x: Tensor) -> Tensor:
+    """The sum of a piece's entries in float64; the same on any number of threads, as no part of it is split."""
+    flat = x.reshape(-1)
+    parts = [flat[start : start + SUMMED].sum(dtype=torch.float64) for start in range(0, max(1, len(flat)), SUMMED)]
+    return parts[0] if len(parts) == 1 else torch.stack(parts).sum()
 
 
 def row_pieces(shape: Sequence[int], device: torch.device) -> Iterator[tuple[int, int]]:

@@ -33,7 +33,7 @@ def merge_tensors(
         tensors: One tensor a source.
         base: The base's tensor, for methods that measure task vectors from it.
         aliases: One name a source: sums run in their order, and random masks depend on them. By default the
-            positions `0`, `1`, ...
+            positions, as `000000`, `000001`, ...
         seed: Seed of random masks.
         name: Name of the tensor, on which random masks depend.
         out: Where to write the result, rounded to its type; by default a new float32 tensor.
@@ -42,7 +42,7 @@ def merge_tensors(
         identities: What tells each tensor from others in `facts`, the base's last. By default the aliases do: then
             `facts` is of one set of tensors only.
         **parameters: The method's parameters (per source: a number for all, or a list in the order of `tensors`; left
-            out, they take their defaults) and options.
+            out, they take their defaults) and options. mergekit's `int8_mask` is ignored: it changes no result.
 
     Returns:
         The merged tensor.
@@ -57,6 +57,8 @@ def merge_tensors(
     aliases = list(aliases) if aliases is not None else [f"{i:06d}" for i in range(len(tensors))]
     if len(aliases) != len(tensors):
         raise ValueError(f"{len(aliases)} aliases for {len(tensors)} tensors")
+    if len(set(aliases)) < len(aliases):
+        raise ValueError(f"two sources have the same alias: {', '.join(sorted(aliases))}")
     shapes = {tuple(tensor.shape) for tensor in (*tensors, *([] if base is None else [base]))}
     if len(shapes) > 1:
         raise ValueError(f"the tensors' shapes differ: {', '.join(map(str, sorted(shapes)))}")
@@ -96,7 +98,7 @@ def checked_arguments(method: Method, parameters: dict[str, Any], order: Sequenc
         UsageError: If one is unknown, or its value has no meaning.
         ValueError: If a list has another length than there are sources.
     """
-    arguments = {key: value for key, value in parameters.items() if key not in method.parameters}
+    arguments = {key: value for key, value in parameters.items() if key not in {*method.parameters, "int8_mask"}}
     method.check_options(arguments, method.name)
     for key, parameter in method.parameters.items():
         values = per_source(key, parameters.get(key), parameter.default, 1 if parameter.shared else len(order))

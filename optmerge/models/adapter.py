@@ -131,7 +131,7 @@ class Adapter(Checkpoint):
         # Copies, as PEFT has them: products of mapped, and so oddly aligned, memory may round otherwise.
         added = self.weights.tensor(change.up).to(torch.float32, copy=True)
         if change.down is not None:
-            added = added @ self.weights.tensor(change.down).to(torch.float32, copy=True)
+            added = _product(added, self.weights.tensor(change.down).to(torch.float32, copy=True))
         if change.transposed:
             added = added.T
         return (weight.float() + added * change.scaling).contiguous()
@@ -162,6 +162,18 @@ class Adapter(Checkpoint):
             f"{self.alias} says that it was trained over {trained_over}, and lies over {self.base.alias} ({location}): "
             "if that is another model, so is what it becomes"
         )
+
+
+def _product(a: "Tensor", b: "Tensor") -> "Tensor":
+    """The matrix product, on one thread: on several, libraries split some shapes so that sums round otherwise."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return a @ b
+    finally:
+        torch.set_num_threads(threads)
 
 
 def open_checkpoints(

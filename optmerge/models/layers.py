@@ -8,28 +8,28 @@ from typing import Any
 from optmerge.errors import UsageError
 
 # Layers are numbered under `layers` (Llama, Mistral, Qwen, Gemma), `h` (GPT-2) or `blocks`.
-_LAYER = re.compile(r"^(?P<stem>.*?\b(?:layers|h|blocks)\.)(?P<index>\d+)\.(?P<rest>.+)$")
+LAYER = re.compile(r"^(?P<stem>.*?\b(?:layers|h|blocks)\.)(?P<index>\d+)\.(?P<rest>.+)$")
 
 # Lists in config.json with an entry for each layer.
-PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_type", "attention_layers")
+PERLAYER = ("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_type", "attention_layers")
 _COUNTS = ("num_hidden_layers", "n_layer", "num_layers")
 
 
 def layer_of(name: str) -> int | None:
     """The number of the layer that a tensor belongs to; None for embeddings, final norm and head."""
-    match = _LAYER.match(name)
+    match = LAYER.match(name)
     return int(match["index"]) if match else None
 
 
 def rest_of(name: str) -> str:
     """What a tensor is called within its layer, such as `mlp.up_proj.weight`; its whole name outside of layers."""
-    match = _LAYER.match(name)
+    match = LAYER.match(name)
     return match["rest"] if match else name
 
 
 def stem_of(name: str) -> str:
     """What a tensor's name begins with up to the number of its layer, such as `model.layers.`; or nothing."""
-    match = _LAYER.match(name)
+    match = LAYER.match(name)
     return match["stem"] if match else ""
 
 
@@ -39,7 +39,7 @@ def renamed(name: str, layer: int) -> str:
     Raises:
         ValueError: If it belongs to no layer.
     """
-    match = _LAYER.match(name)
+    match = LAYER.match(name)
     if match is None:
         raise ValueError(f"{name} belongs to no layer")
     return f"{match['stem']}{layer}.{match['rest']}"
@@ -93,7 +93,7 @@ def stacked_config(config: Mapping[str, Any], layers: Sequence[int]) -> dict[str
     stacked = copy.deepcopy(dict(config))
     nested = stacked.get("text_config")
     for part in [stacked, nested] if isinstance(nested, dict) else [stacked]:
-        for key in PER_LAYER:
+        for key in PERLAYER:
             listed = part.get(key)
             if isinstance(listed, list) and all(layer < len(listed) for layer in layers):
                 part[key] = [listed[layer] for layer in layers]

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from optmerge.errors import UsageError
-from optmerge.space.kinds import EMBEDDINGS, HEAD, LAYER, NORM, TensorKind, kind_of
+from optmerge.models.layers import LAYER
+from optmerge.space.kinds import EMBEDDINGS, HEAD, NORM, TensorKind, kind_of
 
 By = Literal["model", "blocks", "layers"]
 Kinds = Literal["none", "sublayers", "kinds"]

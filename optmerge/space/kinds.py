@@ -5,8 +5,6 @@ from typing import Literal
 
 TensorKind = Literal["attention", "mlp", "norms"]
 
-# Layers are numbered under `layers` (Llama, Mistral, Qwen, Gemma), `h` (GPT-2) or `blocks`.
-LAYER = re.compile(r"^(?P<stem>.*?\b(?:layers|h|blocks)\.)(?P<index>\d+)\.(?P<rest>.+)$")
 EMBEDDINGS = re.compile(r"\b(embed_tokens|embed_positions|wte|wpe|embed_in|tok_embeddings|word_embeddings\w*)\b")
 HEAD = re.compile(r"\b(lm_head|embed_out)\b|^output\.")
 NORM = re.compile(r"(norm[^.]*|\bln[^.]*)(\.(weight|bias))?$")

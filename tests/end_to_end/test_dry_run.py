@@ -7,7 +7,14 @@ import pytest
 from end_to_end.studies import Search
 from optmerge.__main__ import run
 
-SAID = ("groups (3)", "genes (18)", "24 search, 12 validation, 16 test; 2 trials", "memory (", "time (", "Nothing was")
+SAID = (
+    "groups (3)",
+    "genes (18)",
+    "24 search, 12 validation, 16 test; 2 trials",
+    "placement: sources",
+    "time (",
+    "Nothing was",
+)
 
 
 def test_plan_of_a_search_is_printed_and_no_file_left(

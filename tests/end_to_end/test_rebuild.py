@@ -75,7 +75,7 @@ def test_check_fails_where_the_recipe_names_other_weights(recipe: Path, capsys: 
     assert "differ from those that were scored" in refuse(capsys, "--check", str(recipe), status=1)
 
 
-def scored_so_far_off(search: Search, here: Path, steps: int) -> Path:
+def scored_so_far_off(search: Search, here: Path, steps: int, merged_on: str) -> Path:
     """The winner's folder, with some weights so many numbers of their type away, as if it had been scored like that."""
     folder = Path(shutil.copytree(search.folder / "best", here / "scored"))
     tensors = load_file(folder / "model.safetensors")
@@ -84,36 +84,47 @@ def scored_so_far_off(search: Search, here: Path, steps: int) -> Path:
     whole[:3] += torch.tensor([1, 0, steps], dtype=whole.dtype)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     recipe = folder / "recipe.yaml"
-    edit(recipe, lambda document: document | {"weights_sha256": weights_sha256(sorted(tensors.items()))})
+    scored = {"weights_sha256": weights_sha256(sorted(tensors.items())), "merged_on": merged_on}
+    edit(recipe, lambda document: document | scored)
     return recipe
 
 
-def test_check_says_where_weights_are_one_rounding_apart(
+def test_weights_merged_on_a_gpu_may_be_one_rounding_apart(
     search: Search, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = scored_so_far_off(search, here, steps=-1)
-    assert run(["rebuild", "--check", str(recipe)]) == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert "rebuilds the weights that were scored but for 2 of " in told
-    assert "which are one rounding off" in told and "model.norm.weight" in told
+    recipe = scored_so_far_off(search, here, steps=-1, merged_on="cuda")
+    for command in (["--check", str(recipe)], [str(recipe), str(here / "out")]):
+        assert run(["rebuild", *command]) == 0
+        told = " ".join(capsys.readouterr().out.split())
+        assert "the weights that were scored but for rounding, as they were merged on cuda: 2 of " in told
+        assert "are one rounding off" in told and "model.norm.weight" in told
+
+
+def test_weights_merged_on_a_cpu_may_not(search: Search, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = scored_so_far_off(search, here, steps=-1, merged_on="cpu")
+    message = refuse(capsys, "--check", str(recipe), status=1)
+    assert "differ from those that were scored" in message and "2 of " in message
 
 
 def test_check_fails_where_weights_are_farther_apart(
     search: Search, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = scored_so_far_off(search, here, steps=2)
+    recipe = scored_so_far_off(search, here, steps=2, merged_on="cuda")
     message = refuse(capsys, "--check", str(recipe), status=1)
     assert "differ from those that were scored" in message
     assert "2 of " in message and "up to 2 roundings off (first so far off in model.norm.weight)" in message
 
 
-def test_check_does_not_compare_with_a_model_that_is_another_than_the_scored_one(
+def test_check_says_why_it_cannot_say_how_far_weights_are_apart(
     search: Search, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = scored_so_far_off(search, here, steps=1)
+    recipe = scored_so_far_off(search, here, steps=1, merged_on="cuda")
     edit(recipe, lambda document: document | {"weights_sha256": "0" * 64})
     message = refuse(capsys, "--check", str(recipe), status=1)
-    assert "differ from those that were scored (000000000000)" in message and "rounding" not in message
+    assert "differ from those that were scored (000000000000)" in message
+    assert "the model beside the recipe is another one" in message
+    (recipe.parent / "model.safetensors").write_bytes(b"short")
+    assert "the model beside the recipe cannot be read" in refuse(capsys, "--check", str(recipe), status=1)
 
 
 def test_file_that_is_not_a_recipe_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

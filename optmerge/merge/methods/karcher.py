@@ -12,6 +12,7 @@ from torch import Tensor
 from optmerge.errors import OptmergeError
 from optmerge.merge.consensus import LEAST_DIVISOR
 from optmerge.merge.inputs import Inputs
+from optmerge.merge.methods.linear import weighted_sum
 from optmerge.merge.sphere import combination, cosines, gram, norms
 from optmerge.method import WEIGHT, merge_method
 
@@ -19,6 +20,8 @@ from optmerge.method import WEIGHT, merge_method
 @merge_method(base="ignored", weight=replace(WEIGHT, low=0.0))
 def karcher(inputs: Inputs, *, weight: Sequence[float], max_iter: int = 10, tol: float = 1e-5) -> Tensor:
     """`(sum_k w_k |theta_k|) m`, where `m` is the weighted Karcher mean of the directions; weights sum to 1.
+
+    Tensors of one entry are averaged.
 
     Args:
         inputs: The sources.
@@ -34,6 +37,8 @@ def karcher(inputs: Inputs, *, weight: Sequence[float], max_iter: int = 10, tol:
         raise OptmergeError("all weights are 0, so nothing is left of the model")
     if len(taking_part) == 1:
         return inputs.copy(inputs.sources[taking_part[0]])
+    if inputs.count == 1:  # a number has no direction, but for its sign
+        return inputs.sweep(weighted_sum, factor=[w / sum(weight) for w in weight])
     products = gram(inputs)
     length = norms(products)
     w = products.new_tensor(weight)

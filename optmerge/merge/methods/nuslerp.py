@@ -22,8 +22,8 @@ def nuslerp(
 ) -> Tensor:
     """Slerp of two sources at `t = w_1 / (w_0 + w_1)`; with a base, of their task vectors, added to the base.
 
-    Weights that sum to 0 mean halfway. Vectors that are collinear, almost so or opposite, are interpolated in a
-    straight line.
+    Weights that sum to 0 mean halfway, but with a base and no weight at all the base. Vectors that are collinear,
+    almost so or opposite, are interpolated in a straight line.
 
     Args:
         inputs: Two sources.
@@ -34,6 +34,8 @@ def nuslerp(
     Raises:
         OptmergeError: If weights of opposite sign almost cancel.
     """
+    if inputs.base is not None and not any(weight):
+        return inputs.copy(inputs.base)
     t = _position(weight)
     if t in (0, 1):
         return inputs.copy(inputs.sources[int(t)])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from optmerge.merge.consensus import agreeing_weight, plain_sum
+from optmerge.merge.consensus import plain_sum, weight_of
 from optmerge.merge.entries import keep_large, moved, one_if_zero
 from optmerge.merge.inputs import Inputs
 from optmerge.merge.sparsify import task_vectors
@@ -38,7 +38,7 @@ def changes(piece: Piece) -> tuple[list[Tensor], Tensor]:
         piece: With numbers `least`, one a source, and `one`, which is 1.
     """
     changed = [keep_large(v, least) for v, least in zip(task_vectors(piece), piece.numbers["least"], strict=True)]
-    return changed, agreeing_weight([vector.abs() for vector in changed], [piece.numbers["one"][0]] * len(changed))
+    return changed, weight_of([vector.abs() for vector in changed], [piece.numbers["one"][0]] * len(changed))
 
 
 def average(changed: Sequence[Tensor], count: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from optmerge.merge.consensus import agreeing_weight, plain_sum
+from optmerge.merge.consensus import plain_sum, weight_of
 from optmerge.merge.entries import agreeing, elect_sign, keep_large, moved, one_if_zero, where_positive
 from optmerge.merge.inputs import Inputs
 from optmerge.merge.magnitudes import MagnitudeTable, kth_largest, magnitude_table
@@ -81,4 +81,4 @@ def _entries(piece: Piece, select: bool) -> Tensor:
     sign = elect_sign(plain_sum(vectors))
     parts = [agreeing(vector, sign) for vector in vectors]
     kept = plain_sum([part * weight for part, weight in zip(parts, weights, strict=True)])
-    return moved(piece.base, kept / one_if_zero(agreeing_weight(parts, weights)) * sign)
+    return moved(piece.base, kept / one_if_zero(weight_of(parts, weights)) * sign)
