@@ -81,3 +81,11 @@ def test_free_memory_is_some_of_what_the_machine_has() -> None:
     import torch
 
     assert 0 < free_memory(torch.device("cpu")) <= psutil.virtual_memory().total
+
+
+def test_a_search_is_told_in_a_line_why_sources_are_not_on_the_device() -> None:
+    summary = plan_placement(sizes(24, 128)).summary
+    assert "\n" not in summary
+    assert "sources (58.0 GB) in host memory" in summary and "the live model 14.5 GB" in summary
+    assert "on the device: would need 72.5 GB, more than 20.4 GB" in summary
+    assert "on the device" not in plan_placement(sizes(None, 128)).summary

@@ -40,9 +40,16 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the sources go, and why."""
+    """Where the sources go, and why.
+
+    Attributes:
+        where: The place.
+        summary: It in a line.
+        lines: Every place, and whether they fit there.
+    """
 
     where: Where
+    summary: str
     lines: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -83,7 +90,9 @@ def plan_placement(sizes: Sizes, wanted: str = "auto") -> Placement:
     for where, misfit in misfits.items():
         mark = "->" if where == chosen else "  "
         lines.append(f"  {mark} {_WORDS[where]}: {'fits' if misfit is None else misfit}")
-    return Placement(chosen, tuple(lines))
+    why = f" (on the device: {misfits['device']})" if sizes.device is not None and chosen != "device" else ""
+    summary = f"placement: sources ({shown(sizes.sources)}) {_WORDS[chosen]}{why}; the live model {shown(sizes.model)}"
+    return Placement(chosen, summary, tuple(lines))
 
 
 def measured(assembly: Assembly, device: "torch.device") -> Sizes:

@@ -193,7 +193,7 @@ def start_engine(assembly: Assembly, say: Say) -> tuple[Any, Any]:
     module, options = assembly.plugins.engine
     device = torch.device(module.pick_device(options))
     placement = plan_placement(measured(assembly, device), assembly.config.merging.placement)
-    say(str(placement))
+    say(placement.summary)
     adapters = [alias for alias, source in assembly.checkpoints.items() if isinstance(source, Adapter)]
     if adapters and placement.where != "device":
         say(f"  adapters ({', '.join(adapters)}) are merged into their base anew for every candidate")
