@@ -47,6 +47,7 @@ HERE = Path(__file__).parent
 OUT = HERE / "merge"
 SOURCES = ("one", "two", "three")
 DISK = ("linear", "task_arithmetic", "ties", "dare_ties", "slerp")
+PARTS = ("in_place", "disk")
 RANDOM = ("dare", "della")  # methods whose masks are drawn at random: not the same entries here and there
 METHODS = registered("optmerge.merge.methods")
 CORES = len(os.sched_getaffinity(0))
@@ -229,15 +230,19 @@ class Ours:
         )
         return Recipe(root)
 
+    def compile(self, case: Case, say: Callable[[str], None]) -> tuple[Workbench, float]:
+        """A bench with the kernels of a case, and the seconds that compiling them took."""
+        bench = self._bench(Kernels(say, folder=self.kernels_folder))
+        start = time.perf_counter()  # one small tensor needs all the kernels that a model does
+        bench.tensor(self.recipe(case, 0).root, self.smallest, out=self.live[self.smallest])
+        return bench, time.perf_counter() - start
+
     def measure(self, case: Case, repetitions: int) -> dict[str, Any]:
         """Seconds a candidate, compiled and plain, on one thread and on all, and what is done only once."""
         torch.set_num_threads(1)
         said: list[str] = []
-        kernels = Kernels(said.append, folder=self.kernels_folder)
-        bench = self._bench(kernels)
-        start = time.perf_counter()  # one small tensor needs all the kernels that a model does
-        bench.tensor(self.recipe(case, 0).root, self.smallest, out=self.live[self.smallest])
-        once = {"compile_seconds": time.perf_counter() - start}
+        bench, compiling = self.compile(case, said.append)
+        once = {"compile_seconds": compiling}
         first, *rest = self._times(case, bench, repetitions + 1)
         found = {"compiled": statistics.median(rest), "copy": copy_seconds(case.bytes * self.parameters)}
         once["tables_seconds"] = max(0.0, first - found["compiled"])
@@ -291,6 +296,13 @@ class Theirs:
         folders = {alias: str(models / alias) for alias in ("base", *SOURCES)}
         command = [str(environment / "bin" / "python"), str(HERE / "merge_mergekit.py"), json.dumps(folders)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def compile(self, case: Case, say: Callable[[str], None]) -> tuple[Workbench, float]:
+        """A bench with the kernels of a case, and the seconds that compiling them took."""
+        bench = self._bench(Kernels(say, folder=self.kernels_folder))
+        start = time.perf_counter()  # one small tensor needs all the kernels that a model does
+        bench.tensor(self.recipe(case, 0).root, self.smallest, out=self.live[self.smallest])
+        return bench, time.perf_counter() - start
 
     def measure(self, case: Case, repetitions: int) -> dict[str, Any]:
         """Seconds for a whole model."""
@@ -615,26 +627,31 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=METHODS, help="by default all")
     parser.add_argument("--mergekit", type=Path, help="a virtual environment that has mergekit")
     parser.add_argument("--work", type=Path, default=default_cache() / "benchmarks", help="folder for what is large")
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS, help="others stay as they were measured")
     parser.add_argument("--quick", action="store_true", help="small models, and kernels compiled before")
     chosen = parser.parse_args()
     work = chosen.work.absolute()
     work.mkdir(parents=True, exist_ok=True)
     environment = make_environment((chosen.mergekit or work / "mergekit").absolute())
     models = make_models(work, chosen.parameters or (20e6 if chosen.quick else 494e6))
-    if not chosen.quick:
+    if not chosen.quick and "in_place" in chosen.parts:
         shutil.rmtree(work / "kernels", ignore_errors=True)
     ours, about = Ours(models, work / "kernels"), machine(environment)
     console.print(json.dumps(about), highlight=False)
-    document: dict[str, Any] = {"machine": about, "parameters": ours.parameters, "in_place": {}, "disk": {}}
     # What is not the whole measurement does not take its place.
     out = work if chosen.quick or chosen.parameters or chosen.methods != METHODS else OUT
+    known = json.loads((out / "results.json").read_text()) if (out / "results.json").exists() else {}
+    document = {"machine": about, "parameters": ours.parameters} | {part: known.get(part, {}) for part in PARTS}
     with tempfile.TemporaryDirectory(dir=work) as name:
-        document["in_place"] = measure_in_place(chosen.methods, ours, Theirs(environment, models), Path(name))
-        print_in_place(document["in_place"], ours.parameters)
-        write(document, out)
-        for method in [method for method in DISK if method in chosen.methods]:
+        if "in_place" in chosen.parts:
+            document["in_place"] = measure_in_place(chosen.methods, ours, Theirs(environment, models), Path(name))
+            print_in_place(document["in_place"], ours.parameters)
+            write(document, out)
+        for method in [method for method in DISK if method in chosen.methods and "disk" in chosen.parts]:
+            ours.compile(Case(method, method), console.print)
             with console.status(f"{method}, from disk to disk"):
                 document["disk"][method] = disk_to_disk(Case(method, method), ours, environment, Path(name))
+            write(document, out)
     if document["disk"]:
         print_disk(document["disk"])
     for target in write(document, out):

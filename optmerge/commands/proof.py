@@ -44,7 +44,7 @@ class Proof:
         if recipe.weights_sha256 is None or not (folder / "config.json").is_file():
             return cls(recipe, missing="the model that was scored is not beside the recipe")
         try:
-            found = Checkpoint.open(folder, "scored", mapped=False)
+            found = Checkpoint.open(folder, "scored", kept=False)
         except UsageError as error:
             return cls(recipe, missing=f"the model beside the recipe cannot be read: {error}")
         if scan(found).weights_sha256 != recipe.weights_sha256:

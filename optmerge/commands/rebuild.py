@@ -71,9 +71,14 @@ def check(recipe_path: Path, locations: Mapping[str, str], console: Console) -> 
 
 def ahead(tensors: Iterator[tuple[str, "Tensor"]]) -> Iterator[tuple[str, "Tensor"]]:
     """The same tensors, each made while the one before is in use, by another thread."""
+    import os
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(1) as thread:
+    import torch
+
+    # One core is left to what uses the tensors: threads that wait for one another on a core too few stand still.
+    threads = max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) - 1))
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(threads,)) as thread:
         coming = thread.submit(next, tensors, None)
         while (tensor := coming.result()) is not None:
             coming = thread.submit(next, tensors, None)
@@ -85,7 +90,7 @@ def open_sources(
 ) -> tuple[Any, Any]:
     """A bench with the recipe's sources, each proven by hash to be the one that the recipe names.
 
-    Tensors are read as they are needed and then let go, so that memory does not grow with the model.
+    Tensors are mapped as they are needed and then let go, so that memory does not grow with the model.
 
     Args:
         recipe: Whose sources.
@@ -115,7 +120,7 @@ def open_sources(
         hint = "say where a source is now with sources.ALIAS=FOLDER"
         raise UsageError(f"sources of the recipe are missing ({hint})\n  " + "\n  ".join(absent))
     folders = {alias: resolve(location, leaf.revision) for alias, (location, leaf) in found.items()}
-    checkpoints = open_checkpoints(folders, over, mapped=False)
+    checkpoints = open_checkpoints(folders, over, kept=False)
     for alias, (location, leaf) in found.items():
         sha256 = scan(checkpoints[alias]).weights_sha256
         if sha256 != leaf.weights_sha256:

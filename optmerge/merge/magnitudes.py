@@ -104,24 +104,33 @@ def kth_largest_of(magnitudes: Callable[[slice], Tensor], count: int, k: int) ->
     if len(sample) == count:
         return float(sample[count - k])
     place, slack = (1 - k / count) * len(sample), 4 * len(sample) ** 0.5
-    low = sample[max(0, int(place - slack))]
-    high = sample[min(len(sample) - 1, int(place + slack) + 1)]
-    above, middle = 0, []
+    low = float(sample[max(0, int(place - slack))])
+    high = float(sample[min(len(sample) - 1, int(place + slack) + 1)])
+    # Entries equal to the bounds are counted, not kept: differences of 16-bit numbers are equal in great numbers.
+    above, at_high, at_low, between = 0, 0, 0, []
     for start in range(0, count, _CHUNK):
         part = magnitudes(slice(start, start + _CHUNK))
         if part.device.type == "cpu":
             import numpy as np
 
             # NumPy compares sixteen numbers at once; PyTorch's eager mode does not.
-            values, least, most = part.numpy(), low.item(), high.item()
-            above += int(np.count_nonzero(values > most))
-            middle.append(torch.from_numpy(values[(values >= least) & (values <= most)]))
+            values = part.numpy()
+            above += int(np.count_nonzero(values > high))
+            at_high += int(np.count_nonzero(values == high))
+            at_low += int(np.count_nonzero(values == low))
+            between.append(torch.from_numpy(values[(values > low) & (values < high)]))
         else:
             above += int((part > high).sum())
-            middle.append(part[(part >= low) & (part <= high)])
-    between = _sorted(torch.cat(middle))
-    if above < k <= above + len(between):
-        return float(between[len(between) - (k - above)])
+            at_high += int((part == high).sum())
+            at_low += int((part == low).sum())
+            between.append(part[(part > low) & (part < high)])
+    inner = _sorted(torch.cat(between))
+    if above < k <= above + at_high:
+        return high
+    if above + at_high < k <= above + at_high + len(inner):
+        return float(inner[len(inner) - (k - above - at_high)])
+    if low < high and above + at_high + len(inner) < k <= above + at_high + len(inner) + at_low:
+        return low
     return float(_sorted(magnitudes(slice(0, count)))[count - k])  # the sample misled
 
 

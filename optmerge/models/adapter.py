@@ -97,7 +97,7 @@ class Adapter(Checkpoint):
             files=(*base.files, *weights.files),
             _entries=entries,
             _handles=base._handles,
-            mapped=base.mapped,
+            kept=base.kept,
             base=base,
             weights=weights,
             scalings=scalings,
@@ -177,7 +177,7 @@ def _product(a: "Tensor", b: "Tensor") -> "Tensor":
 
 
 def open_checkpoints(
-    folders: Mapping[str, Path], over: Mapping[str, str | None], *, base: str | None = None, mapped: bool = True
+    folders: Mapping[str, Path], over: Mapping[str, str | None], *, base: str | None = None, kept: bool = True
 ) -> dict[str, Checkpoint]:
     """Open checkpoints, and adapters over them.
 
@@ -185,7 +185,7 @@ def open_checkpoints(
         folders: Alias to local folder; one with adapter_config.json is an adapter.
         over: Alias to the alias of the checkpoint that it lies over, for adapters for which somebody said it.
         base: Alias of the checkpoint that other adapters lie over.
-        mapped: Whether tensors are to be mapped from their files, or read.
+        kept: Whether files are to stay mapped.
 
     Returns:
         What was opened by alias, in the order of `folders`.
@@ -194,9 +194,7 @@ def open_checkpoints(
         UsageError: If one cannot be opened, or there is no whole checkpoint for an adapter to lie over.
     """
     adapters = {alias for alias, folder in folders.items() if (folder / ADAPTER_CONFIG).is_file()}
-    opened = {
-        alias: Checkpoint.open(folder, alias, mapped) for alias, folder in folders.items() if alias not in adapters
-    }
+    opened = {alias: Checkpoint.open(folder, alias, kept) for alias, folder in folders.items() if alias not in adapters}
     for alias in sorted(opened):
         if over.get(alias) is not None:
             raise UsageError(f"{alias} is a whole checkpoint, and cannot lie over {over[alias]}: only adapters do")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optmerge.errors import UsageError
-from optmerge.models.shard import Entry, read_header, read_tensor, torch_dtype
+from optmerge.models.shard import Entry, map_tensor, read_header, torch_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +26,8 @@ class Checkpoint:
         folder: Where it lies.
         config: Its config.json.
         files: Its safetensors files, sorted.
-        mapped: Whether tensors are mapped from their files, which costs no memory that others cannot have; otherwise
-            they are read into memory of their own, which goes with them.
+        kept: Whether files stay mapped as a whole, so that what was read once is there again; otherwise each tensor is
+            mapped by itself, and what was read of it leaves the memory with it.
         nbytes: Size of all its tensors in bytes.
     """
 
@@ -37,16 +37,16 @@ class Checkpoint:
     files: tuple[Path, ...]
     _entries: Mapping[str, tuple[Path, Entry]] = field(repr=False)
     _handles: dict[Path, Any] = field(default_factory=dict, repr=False)
-    mapped: bool = True
+    kept: bool = True
 
     @classmethod
-    def open(cls, folder: Path, alias: str, mapped: bool = True) -> "Checkpoint":
+    def open(cls, folder: Path, alias: str, kept: bool = True) -> "Checkpoint":
         """Read the headers of a checkpoint in a local folder.
 
         Args:
             folder: Holds config.json and model.safetensors, or model.safetensors.index.json and the shards it names.
             alias: What people call this checkpoint, for the messages.
-            mapped: Whether its tensors are to be mapped, or read.
+            kept: Whether its files are to stay mapped.
 
         Raises:
             UsageError: If something is missing, damaged, or not in safetensors form.
@@ -57,7 +57,7 @@ class Checkpoint:
         for name, shard in _weight_map(folder / f"{SAFETENSORS}.index.json", alias).items():
             if (folder / shard) in files and name not in entries:
                 raise UsageError(f"{alias}: {folder / shard} lacks {name}, which the index names")
-        return cls(alias, folder, config, tuple(files), entries, mapped=mapped)
+        return cls(alias, folder, config, tuple(files), entries, kept=kept)
 
     @property
     def nbytes(self) -> int:
@@ -77,15 +77,15 @@ class Checkpoint:
         return torch_dtype(self._entries[name][1].dtype)
 
     def tensor(self, name: str) -> "Tensor":
-        """A tensor on the CPU, mapped from its file (pages are read when they are used) or read.
+        """A tensor on the CPU, mapped from its file: pages are read when they are used.
 
-        Treat it as read-only: where it is mapped, every call gives the same memory.
+        Treat it as read-only: it is the file's own memory.
         """
         from safetensors import safe_open
 
         file, entry = self._entries[name]
-        if not self.mapped:
-            return read_tensor(file, entry)
+        if not self.kept:
+            return map_tensor(file, entry)
         if file not in self._handles:
             self._handles[file] = safe_open(file, framework="pt")
         found: Tensor = self._handles[file].get_tensor(name)

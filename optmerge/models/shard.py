@@ -5,6 +5,7 @@ The format is eight bytes (the header's length, little-endian), the header (JSON
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,24 +98,32 @@ def read_header(path: Path) -> dict[str, Entry]:
     return entries
 
 
-def read_tensor(path: Path, entry: Entry) -> "Tensor":
-    """A tensor, read into memory of its own.
+def map_tensor(path: Path, entry: Entry) -> "Tensor":
+    """A tensor mapped from its file by itself: what was read of it leaves the memory with it. Not to be written to.
 
     Raises:
         OSError: If the file ends before the tensor does.
     """
+    import mmap
+    import warnings
+
     import torch
 
-    buffer = torch.empty(entry.nbytes, dtype=torch.uint8)
-    wanted = memoryview(buffer.numpy().data)
-    with path.open("rb", buffering=0) as file:
-        file.seek(entry.start)
-        while wanted:
-            count = file.readinto(wanted)
-            if not count:
-                raise OSError(f"{path} ended early")
-            wanted = wanted[count:]
-    return buffer.view(torch_dtype(entry.dtype)).reshape(entry.shape)
+    if not entry.nbytes:
+        return torch.empty(entry.shape, dtype=torch_dtype(entry.dtype))
+    before = entry.start % mmap.ALLOCATIONGRANULARITY
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size < entry.start + entry.nbytes:
+            raise OSError(f"{path} ended early")
+        mapped = mmap.mmap(file.fileno(), before + entry.nbytes, access=mmap.ACCESS_READ, offset=entry.start - before)
+    if hasattr(mmap, "MADV_WILLNEED"):  # disks are read ahead
+        mapped.madvise(mmap.MADV_WILLNEED)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch knows no tensors that cannot be written to
+        flat = torch.frombuffer(mapped, dtype=torch.uint8, offset=before, count=entry.nbytes)
+        if entry.start % ITEM_BYTES[entry.dtype]:  # torch wants numbers to begin at multiples of their size
+            flat = flat.clone()
+        return flat.view(torch_dtype(entry.dtype)).reshape(entry.shape)
 
 
 def lay_out(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[bytes, dict[str, Entry]]:

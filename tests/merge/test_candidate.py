@@ -54,7 +54,7 @@ def test_resident_sources_give_the_same_bytes(assembly: Assembly, bench: Workben
 
 def read_into_memory(assembly: Assembly) -> dict[str, Checkpoint]:
     """The checkpoints again, with their tensors read where otherwise they are mapped."""
-    read = {alias: Checkpoint.open(found.folder, alias, mapped=False) for alias, found in assembly.checkpoints.items()}
+    read = {alias: Checkpoint.open(found.folder, alias, kept=False) for alias, found in assembly.checkpoints.items()}
     return {node_sha256(node): read[alias] for alias, node in assembly.ingredients.sources.items()}
 
 

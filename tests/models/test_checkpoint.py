@@ -46,29 +46,29 @@ def test_shards_change_neither_tensors_nor_hash(opened, dtype):
 @pytest.mark.parametrize("shard", ["1GB", "4KB"])
 def test_tensors_that_are_read_are_those_that_are_mapped(make, dtype, shard):
     folder = make(dtype=dtype, shard=shard)
-    mapped, read = Checkpoint.open(folder, "ja"), Checkpoint.open(folder, "ja", mapped=False)
+    mapped, read = Checkpoint.open(folder, "ja"), Checkpoint.open(folder, "ja", kept=False)
     for name in mapped.names():
         one, other = mapped.tensor(name), read.tensor(name)
         assert one.dtype == other.dtype and torch.equal(one, other)
 
 
 def test_tensors_that_are_read_have_memory_of_their_own(make):
-    checkpoint = Checkpoint.open(make(), "ja", mapped=False)
+    checkpoint = Checkpoint.open(make(), "ja", kept=False)
     first = checkpoint.tensor("model.norm.weight")
     before = first.clone()
     first.fill_(7.0)
     assert torch.equal(checkpoint.tensor("model.norm.weight"), before)
 
 
-@pytest.mark.parametrize("mapped", [True, False])
-def test_tensors_of_every_type_and_shape_are_read(make, mapped):
+@pytest.mark.parametrize("kept", [True, False])
+def test_tensors_of_every_type_and_shape_are_read(make, kept):
     folder = make()
     integers = torch.tensor([[1, -2], [3, 4]])
     types = [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.float64, torch.float16, torch.bool]
     tensors = {f"as {dtype}": integers.to(dtype) for dtype in types}
     tensors |= {"number": torch.tensor(3.5), "empty": torch.zeros(0, 4), "one": torch.ones(1, 1, 1)}
     save_file(tensors, folder / "model.safetensors")
-    checkpoint = Checkpoint.open(folder, "ja", mapped=mapped)
+    checkpoint = Checkpoint.open(folder, "ja", kept=kept)
     for name, expected in tensors.items():
         found = checkpoint.tensor(name)
         assert found.dtype == expected.dtype and found.shape == expected.shape and torch.equal(found, expected)
@@ -76,7 +76,7 @@ def test_tensors_of_every_type_and_shape_are_read(make, mapped):
 
 def test_a_file_that_became_shorter_after_it_was_opened_is_an_error(make):
     folder = make()
-    checkpoint = Checkpoint.open(folder, "ja", mapped=False)
+    checkpoint = Checkpoint.open(folder, "ja", kept=False)
     last = max(checkpoint.names(), key=lambda name: checkpoint._entries[name][1].start)
     with (folder / "model.safetensors").open("r+b") as file:
         file.truncate((folder / "model.safetensors").stat().st_size - 4)
