@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -13,6 +14,8 @@ from optmerge.merge.masks import SEGMENT, Stream
 from optmerge.merge.sweep import Entries, Piece, Sweeper, packed, piece_of, positions, row_pieces, unpacked
 
 Found = TypeVar("Found")
+
+_WORTH_THREADS = 2**22  # entries
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,13 @@ class Inputs:
         if kept == 0:
             return float("inf")
         return 0.0 if kept == self.count else self.kth_largest(index, kept)
+
+    def thresholds(self, density: Sequence[float]) -> list[float]:
+        """The `threshold` of every source; where each costs a pass over much memory, several at once."""
+        if self.facts is not None or self.device.type != "cpu" or self.count < _WORTH_THREADS:
+            return [self.threshold(index, share) for index, share in enumerate(density)]
+        with ThreadPoolExecutor(len(density), initializer=torch.set_num_threads, initargs=(1,)) as threads:
+            return list(threads.map(self.threshold, range(len(density)), density))
 
     def kth_largest(self, index: int, k: int) -> float:
         """The k-th largest magnitude in a source's task vector, counting from 1."""

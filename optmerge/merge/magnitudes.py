@@ -106,8 +106,10 @@ def kth_largest_of(magnitudes: Callable[[slice], Tensor], count: int, k: int) ->
     place, slack = (1 - k / count) * len(sample), 4 * len(sample) ** 0.5
     low = float(sample[max(0, int(place - slack))])
     high = float(sample[min(len(sample) - 1, int(place + slack) + 1)])
-    # Entries equal to the bounds are counted, not kept: differences of 16-bit numbers are equal in great numbers.
-    above, at_high, at_low, between = 0, 0, 0, []
+    # Entries equal to the bounds are counted, not kept: differences of 16-bit numbers are equal in great numbers. The
+    # others go into memory that is taken once: many small pieces of it would keep large ones between them from reuse.
+    above, at_high, at_low, filled = 0, 0, 0, 0
+    room = torch.empty(count // 8, device=sample.device)
     for start in range(0, count, _CHUNK):
         part = magnitudes(slice(start, start + _CHUNK))
         if part.device.type == "cpu":
@@ -118,13 +120,18 @@ def kth_largest_of(magnitudes: Callable[[slice], Tensor], count: int, k: int) ->
             above += int(np.count_nonzero(values > high))
             at_high += int(np.count_nonzero(values == high))
             at_low += int(np.count_nonzero(values == low))
-            between.append(torch.from_numpy(values[(values > low) & (values < high)]))
+            found = torch.from_numpy(values[(values > low) & (values < high)])
         else:
             above += int((part > high).sum())
             at_high += int((part == high).sum())
             at_low += int((part == low).sum())
-            between.append(part[(part > low) & (part < high)])
-    inner = _sorted(torch.cat(between))
+            found = part[(part > low) & (part < high)]
+        kept = found[: len(room) - filled]
+        room[filled : filled + len(kept)] = kept
+        filled += len(found)
+    inner = _sorted(room[: min(filled, len(room))])
+    if filled > len(room):
+        above = count  # the sample misled
     if above < k <= above + at_high:
         return high
     if above + at_high < k <= above + at_high + len(inner):

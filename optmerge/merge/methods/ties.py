@@ -29,7 +29,7 @@ def ties(
     exact = short_cut(inputs, weight, lambda_, normalize, [share >= 1 for share in density])
     if exact is not None:
         return exact
-    threshold = [inputs.threshold(k, share) for k, share in enumerate(density)]
+    threshold = inputs.thresholds(density)
     factor = list(weight)
     if rescale == "l1_norm":
         factor = [w * r for w, r in zip(weight, restoring(inputs, _norms, threshold=threshold), strict=True)]
