@@ -126,7 +126,8 @@ class Sweeper:
         The pieces' sums are added exactly, so that their order, and the number of threads, do not matter.
         """
         flat = [tensor.reshape(-1) for tensor in ([] if base is None else [base]) + list(sources)]
-        device, found = flat[0].device, []
+        device = flat[0].device
+        found: list[list[float]] = []
         for segment, start in enumerate(range(0, flat[0].numel(), SEGMENT)):
             stretch = [tensor[start : start + SEGMENT] for tensor in flat]
             named = unpacked(*packed(numbers, torch.float32, device))
@@ -136,8 +137,9 @@ class Sweeper:
                 rest = [tensor[begin:end] for tensor in stretch]
                 position = positions(device, begin, end) if whole else _NOWHERE
                 piece = piece_of(rest, base is not None, named, whole, position)
-                found.append(entries(piece).cpu())
-        return [math.fsum(values) for values in torch.stack(found).T.tolist()] if found else []
+                # As numbers, not tensors: small pieces of memory would keep large ones between them from reuse.
+                found.append(entries(piece).tolist())
+        return [math.fsum(values) for values in zip(*found, strict=True)]
 
 
 def _size(device: torch.device, on_cpu: int) -> int:
