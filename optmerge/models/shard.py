@@ -99,13 +99,12 @@ def read_header(path: Path) -> dict[str, Entry]:
 
 
 def map_tensor(path: Path, entry: Entry) -> "Tensor":
-    """A tensor mapped from its file by itself: what was read of it leaves the memory with it. Not to be written to.
+    """A tensor mapped from its file by itself: what was read of it leaves the memory with it.
 
     Raises:
         OSError: If the file ends before the tensor does.
     """
     import mmap
-    import warnings
 
     import torch
 
@@ -115,15 +114,13 @@ def map_tensor(path: Path, entry: Entry) -> "Tensor":
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size < entry.start + entry.nbytes:
             raise OSError(f"{path} ended early")
-        mapped = mmap.mmap(file.fileno(), before + entry.nbytes, access=mmap.ACCESS_READ, offset=entry.start - before)
+        mapped = mmap.mmap(file.fileno(), before + entry.nbytes, access=mmap.ACCESS_COPY, offset=entry.start - before)
     if hasattr(mmap, "MADV_WILLNEED"):  # disks are read ahead
         mapped.madvise(mmap.MADV_WILLNEED)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch knows no tensors that cannot be written to
-        flat = torch.frombuffer(mapped, dtype=torch.uint8, offset=before, count=entry.nbytes)
-        if entry.start % ITEM_BYTES[entry.dtype]:  # torch wants numbers to begin at multiples of their size
-            flat = flat.clone()
-        return flat.view(torch_dtype(entry.dtype)).reshape(entry.shape)
+    flat = torch.frombuffer(mapped, dtype=torch.uint8, offset=before, count=entry.nbytes)
+    if entry.start % ITEM_BYTES[entry.dtype]:  # torch wants numbers to begin at multiples of their size
+        flat = flat.clone()
+    return flat.view(torch_dtype(entry.dtype)).reshape(entry.shape)
 
 
 def lay_out(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[bytes, dict[str, Entry]]:
