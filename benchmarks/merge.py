@@ -297,13 +297,6 @@ class Theirs:
         command = [str(environment / "bin" / "python"), str(HERE / "merge_mergekit.py"), json.dumps(folders)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def compile(self, case: Case, say: Callable[[str], None]) -> tuple[Workbench, float]:
-        """A bench with the kernels of a case, and the seconds that compiling them took."""
-        bench = self._bench(Kernels(say, folder=self.kernels_folder))
-        start = time.perf_counter()  # one small tensor needs all the kernels that a model does
-        bench.tensor(self.recipe(case, 0).root, self.smallest, out=self.live[self.smallest])
-        return bench, time.perf_counter() - start
-
     def measure(self, case: Case, repetitions: int) -> dict[str, Any]:
         """Seconds for a whole model."""
         parameters = [case.their_parameters(case.draw(number)) for number in range(repetitions + 1)]

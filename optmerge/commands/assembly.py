@@ -81,10 +81,8 @@ class Assembly:
 
     def model_bytes(self) -> int:
         """Size of one merged model."""
-        import math
-
         width = {"float32": 4, "bfloat16": 2, "float16": 2}[self.config.models.dtype]
-        return width * sum(math.prod(shape) for shape in self.fit.shapes.values())
+        return width * self.fit.parameters
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from optmerge.commands.percent import percent
-from optmerge.commands.rebuild import open_sources
+from optmerge.commands.rebuild import open_sources, with_bases
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.interchange import experiment, export_recipe, import_configuration, read_configuration
 from optmerge.recipe import CheckpointNode, load_recipe
@@ -91,13 +91,13 @@ def export_file(recipe_path: Path, out: Path, form: str, locations: Mapping[str,
     recipe = load_recipe(recipe_path)
     workbench, _ = open_sources(recipe, locations)
     sources = workbench.fit.sources
+    leaves = {alias: node for alias, node in recipe.root.sources.items() if isinstance(node, CheckpointNode)}
+    _, below = with_bases(leaves)
     places: dict[str, str] = {}
-    for alias, node in recipe.root.sources.items():
-        if isinstance(node, CheckpointNode):
-            places[alias] = locations.get(alias, node.location)
-            if node.over is not None:
-                same = (other for other, leaf in recipe.root.sources.items() if leaf.content() == node.over.content())
-                places[f"{alias}.over"] = locations.get(next(same, f"{alias}.over"), node.over.location)
+    for alias, node in leaves.items():
+        places[alias] = locations.get(alias, node.location)
+        if node.over is not None:
+            places[f"{alias}.over"] = locations.get(below[alias], node.over.location)
     written = export_recipe(
         recipe,
         out,

@@ -104,11 +104,8 @@ def measured(assembly: Assembly, device: "torch.device") -> Sizes:
 
 def worth_compiling(assembly: Assembly) -> bool:
     """Whether merges are long enough for compiled kernels, if the configuration leaves it open."""
-    import math
-
     setting = assembly.config.merging.compile
-    parameters = sum(math.prod(shape) for shape in assembly.fit.shapes.values())
-    return setting == "always" or (setting == "auto" and parameters >= _WORTH_COMPILING)
+    return setting == "always" or (setting == "auto" and assembly.fit.parameters >= _WORTH_COMPILING)
 
 
 def free_memory(device: "torch.device") -> int:

@@ -1,6 +1,5 @@
 """The rebuild command: from a recipe to the weights that were scored, or to the proof that they are the same."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,7 +108,7 @@ def open_sources(
     from optmerge.models import check_fit, companions, missing, open_checkpoints, resolve, scan, tokens_sha256
 
     leaves = _leaves(recipe.root)
-    needed, over = _with_bases(leaves)
+    needed, over = with_bases(leaves)
     for alias in locations:
         if alias not in needed:
             raise UsageError(f"sources.{alias}: the recipe has no such source; it has {', '.join(sorted(needed))}")
@@ -143,8 +142,7 @@ def open_sources(
         )
     opened = {node_sha256(leaf): checkpoints[alias] for alias, leaf in leaves.items()}
     # A single merge of a small model is over before a compiler has begun; kernels that are there already are used.
-    parameters = sum(math.prod(shape) for shape in fit.shapes.values())
-    kernels = Kernels(say, compile_missing=parameters >= _WORTH_COMPILING_ONCE)
+    kernels = Kernels(say, compile_missing=fit.parameters >= _WORTH_COMPILING_ONCE)
     return Workbench(opened, fit, torch.device("cpu"), kernels=kernels), companions(fit)
 
 
@@ -214,12 +212,12 @@ def _leaves(node: Node, alias: str = "") -> dict[str, CheckpointNode]:
     return leaves
 
 
-def _with_bases(leaves: Mapping[str, CheckpointNode]) -> tuple[dict[str, CheckpointNode], dict[str, str | None]]:
+def with_bases(leaves: Mapping[str, CheckpointNode]) -> tuple[dict[str, CheckpointNode], dict[str, str]]:
     """The sources and what adapters among them lie over, by alias, and the alias of what each adapter lies over.
 
     What is no source itself is called ADAPTER.over, as in the configuration.
     """
-    needed, over = dict(leaves), dict[str, str | None]()
+    needed, over = dict(leaves), dict[str, str]()
     for alias, leaf in leaves.items():
         if leaf.over is not None:
             same = (other for other, node in leaves.items() if node.content() == leaf.over.content())

@@ -16,7 +16,7 @@ from optmerge.merge.sweep import Sweeper
 from optmerge.merge.tensors import merge_tensors
 from optmerge.method import get_method
 from optmerge.models import Adapter, Checkpoint, Fit
-from optmerge.models.layers import layer_of, layers_of, renamed, stacked_names
+from optmerge.models.layers import layer_in, layer_of, layers_of, renamed, stacked_names
 from optmerge.recipe import CheckpointNode, Group, MergeNode, Node, Recipe, node_sha256
 
 
@@ -237,8 +237,7 @@ def _name_below(node: MergeNode, alias: str, name: str) -> str:
     layer = layer_of(name) if node.layers else None
     if layer is None:
         return name
-    of_source = node.layers[layer]
-    return renamed(name, of_source[alias] if alias in of_source else of_source[min(of_source)])
+    return renamed(name, layer_in(node.layers[layer], alias))
 
 
 def _identity(node: MergeNode, alias: str, name: str) -> tuple[str, str]:

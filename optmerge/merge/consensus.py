@@ -5,7 +5,7 @@ Every function here works on single entries (see `optmerge.merge.sweep`), after 
 
 import itertools
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 
 from torch import Tensor
 
@@ -49,7 +49,7 @@ def factors(weights: Sequence[float], normalize: bool) -> list[float]:
     return [weight / divisor(weights) for weight in weights] if normalize else list(weights)
 
 
-@cache
+@lru_cache(maxsize=64)
 def can_cancel(weights: tuple[float, ...]) -> bool:
     """Whether the weights of sources that agree at some entry could almost cancel; True if that is long to find out."""
     nonzero = [weight for weight in weights if weight]

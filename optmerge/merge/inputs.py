@@ -11,7 +11,7 @@ from torch import Tensor
 
 from optmerge.merge.magnitudes import kept_count, kth_largest_of, magnitude_table_of
 from optmerge.merge.masks import SEGMENT, Stream
-from optmerge.merge.sweep import Entries, Piece, Sweeper, packed, piece_of, positions, row_pieces, unpacked
+from optmerge.merge.sweep import NOWHERE, Entries, Piece, Sweeper, packed, piece_of, positions, row_pieces, unpacked
 
 Found = TypeVar("Found")
 
@@ -125,7 +125,7 @@ class Inputs:
             segment, first = divmod(start * columns, SEGMENT)
             count = (end - start) * columns
             words: dict[str, Sequence[Tensor]] = unpacked(*packed(whole(segment), torch.int32, self.device))
-            position = positions(self.device, first, first + count) if words else torch.zeros(1, dtype=torch.int32)
+            position = positions(self.device, first, first + count) if words else NOWHERE
             if first + count > SEGMENT and "tensor_key" in words:
                 # Some entries are counted anew, under keys of their own.
                 absolute = torch.arange(first, first + count, device=self.device)
@@ -166,12 +166,6 @@ class Inputs:
             self.facts[full] = compute()
         found: Found = self.facts[full]
         return found
-
-    def task_vector(self, index: int) -> Tensor:
-        """A source minus the base, float32."""
-        if self.base is None:
-            raise ValueError("there is no base to measure task vectors from")
-        return self.sources[index].to(torch.float32) - self.base.to(torch.float32)
 
     def threshold(self, index: int, density: float) -> float:
         """The least magnitude among the `density` share of a source's task vector that is largest.

@@ -14,9 +14,8 @@ from optmerge.merge.adding import added
 from optmerge.merge.inputs import Inputs
 from optmerge.merge.methods.linear import weighted_sum
 from optmerge.merge.sparsify import task_vectors
-from optmerge.merge.sweep import Piece
+from optmerge.merge.sweep import SUMMED, Piece
 
-_TILE = 2**15  # entries of a partial sum; fixed, as the bits depend on it, and too few for PyTorch to split further
 _DEVICE_TILE = 2**24
 
 
@@ -98,7 +97,7 @@ def on_base(piece: Piece) -> Tensor:
 def _row_gram(inputs: Inputs, dim: int) -> Tensor:
     shape, count = inputs.shape, len(inputs.sources)
     outer, size, inner = (1, shape[0], math.prod(shape[1:])) if dim == 0 else (math.prod(shape[:-1]), shape[-1], 1)
-    tile = _TILE if inputs.device.type == "cpu" else _DEVICE_TILE
+    tile = SUMMED if inputs.device.type == "cpu" else _DEVICE_TILE
     depth = max(1, min(size, tile // max(1, inner)))
     rows = max(1, tile // (depth * max(1, inner)))
     found = torch.zeros(count, count, outer, inner, dtype=torch.float64, device=inputs.device)

@@ -23,8 +23,10 @@ PIECE = 131072
 SUMMED = 32768
 """Entries summed at once. PyTorch splits work among threads only above this size, and sums must not depend on them."""
 
+NOWHERE = torch.empty(0, dtype=torch.int32)
+"""The positions of a piece whose entries do not need them."""
+
 _DEVICE_PIECE = 2**26  # entries at once on a GPU, where launching counts and there is no cache to stay in
-_NOWHERE = torch.empty(0, dtype=torch.int32)
 _LEAST_COMPILED = 64  # entries; the kernels' shapes begin here
 
 
@@ -110,7 +112,7 @@ class Sweeper:
         size = _size(device, PIECE * max(1, torch.get_num_threads() // 4))
         for start, end in _pieces(flat[0].numel(), size):
             piece, *rest = (tensor[start:end] for tensor in flat)
-            position = positions(device, start, end) if whole else _NOWHERE
+            position = positions(device, start, end) if whole else NOWHERE
             piece.copy_(entries(piece_of(rest, has_base, named, whole, position)))
 
     def sums(
@@ -135,7 +137,7 @@ class Sweeper:
 
             for begin, end in _pieces(stretch[0].numel(), _size(device, SUMMED)):
                 rest = [tensor[begin:end] for tensor in stretch]
-                position = positions(device, begin, end) if whole else _NOWHERE
+                position = positions(device, begin, end) if whole else NOWHERE
                 piece = piece_of(rest, base is not None, named, whole, position)
                 # As numbers, not tensors: small pieces of memory would keep large ones between them from reuse.
                 found.append(entries(piece).tolist())

@@ -1,5 +1,6 @@
 """Do checkpoints fit together to be merged, and what will the merged model look like?"""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,11 @@ class Fit:
     vocabulary: Vocabulary
     sources: Mapping[str, Checkpoint] = field(repr=False)
     alignment: Alignment | None = field(default=None, repr=False)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the merged model has."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
 
     def tensor(self, checkpoint: Checkpoint, name: str) -> "Tensor":
         """A source's tensor with the rows of the merged model's tokens, in their order.

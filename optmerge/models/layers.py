@@ -11,7 +11,7 @@ from optmerge.errors import UsageError
 LAYER = re.compile(r"^(?P<stem>.*?\b(?:layers|h|blocks)\.)(?P<index>\d+)\.(?P<rest>.+)$")
 
 # Lists in config.json with an entry for each layer.
-PERLAYER = ("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_type", "attention_layers")
+PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_type", "attention_layers")
 _COUNTS = ("num_hidden_layers", "n_layer", "num_layers")
 
 
@@ -80,7 +80,12 @@ def layers_of(layers: Sequence[Mapping[str, int]], alias: str) -> list[int]:
         layers: As in a recipe's node: for each layer of the merged model, alias to that source's layer.
         alias: The source.
     """
-    return [layer[alias] if alias in layer else layer[min(layer)] for layer in layers]
+    return [layer_in(layer, alias) for layer in layers]
+
+
+def layer_in(layer: Mapping[str, int], alias: str) -> int:
+    """Which layer of one source a layer of a merged model is; of the first other one where it takes no part."""
+    return layer[alias] if alias in layer else layer[min(layer)]
 
 
 def stacked_config(config: Mapping[str, Any], layers: Sequence[int]) -> dict[str, Any]:
@@ -93,7 +98,7 @@ def stacked_config(config: Mapping[str, Any], layers: Sequence[int]) -> dict[str
     stacked = copy.deepcopy(dict(config))
     nested = stacked.get("text_config")
     for part in [stacked, nested] if isinstance(nested, dict) else [stacked]:
-        for key in PERLAYER:
+        for key in PER_LAYER:
             listed = part.get(key)
             if isinstance(listed, list) and all(layer < len(listed) for layer in layers):
                 part[key] = [listed[layer] for layer in layers]

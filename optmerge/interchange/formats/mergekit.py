@@ -20,7 +20,7 @@ from optmerge.interchange.resolution import TensorValues, is_before_layers, reso
 from optmerge.interchange.runs import Run, runs_of, setting_for
 from optmerge.interchange.their_methods import DROP_ALIKE, NEED_BASE, RANDOM, THEIR_METHODS, our_name
 from optmerge.method import get_method
-from optmerge.models.layers import depth, layer_of, layers_of, stacked_names
+from optmerge.models.layers import depth, layer_in, layer_of, layers_of, stacked_names
 from optmerge.recipe import UNION, CheckpointNode, MergeNode
 
 FILE = "mergekit.yaml"
@@ -106,7 +106,7 @@ class _Writing:
         """Alias to layer, of those sources that have a part in a layer, or in what belongs to its slice."""
         members = [name for name in self.tensors if self._slice_layer(name) == layer]
         aliases = {alias for name in members for alias in self.tensors[name].parameters} | self._measured_from()
-        return {alias: layers_of(self.layers, alias)[layer] for alias in aliases}
+        return {alias: layer_in(self.layers[layer], alias) for alias in aliases}
 
     def _slice_layer(self, name: str) -> int:
         layer = layer_of(name)

@@ -8,11 +8,10 @@ from torch import Tensor
 from optmerge.merge.inputs import Inputs
 from optmerge.merge.magnitudes import kth_largest
 from optmerge.merge.sparsify import task_vectors
-from optmerge.merge.sweep import Piece
+from optmerge.merge.sweep import SUMMED, Piece
 from optmerge.method import merge_method
 
 _EPS = 1e-8  # added to the probabilities
-_TILE = 2**15  # entries of a partial sum; fixed, as the bits depend on it
 
 
 @merge_method(base="required", sources=(1, 1))
@@ -45,11 +44,11 @@ def _divergences(inputs: Inputs) -> Tensor:
     columns = inputs.shape[-1]
     source, base = inputs.sources[0].reshape(-1, columns), inputs.base.reshape(-1, columns)
     found = torch.empty(len(source), dtype=torch.float64, device=inputs.device)
-    rows = max(1, _TILE // columns)
+    rows = max(1, SUMMED // columns)
     for start in range(0, len(source), rows):
         p = source[start : start + rows].double().softmax(-1) + _EPS
         q = base[start : start + rows].double().softmax(-1) + _EPS
-        parts = torch.split(p * (p / q).log(), _TILE, dim=-1)
+        parts = torch.split(p * (p / q).log(), SUMMED, dim=-1)
         found[start : start + rows] = torch.stack([part.sum(-1) for part in parts]).sum(0)
     return found.clamp_(min=0)
 
