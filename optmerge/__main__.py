@@ -46,7 +46,7 @@ Examples:
 
 Exit status: 0 done, 1 failed, 2 asked wrongly."""
 
-COMMANDS = ("search", "rebuild", "convert", "import", "export")
+COMMANDS = ("search", "worker", "status", "stop", "fork", "rebuild", "convert", "import", "export")
 _HYDRA_ONLY = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--resolve", "--package", "-p")
 
 
@@ -85,6 +85,8 @@ def _dispatch(arguments: list[str]) -> None:
         print(importlib.metadata.version("optmerge"))
     elif command == "search":
         _search(arguments)
+    elif command in ("worker", "status", "stop", "fork"):
+        _of_study(command, arguments)
     elif command == "rebuild":
         _rebuild(arguments)
     elif command == "import":
@@ -112,6 +114,24 @@ def _search(arguments: list[str]) -> None:
         _search_many(overrides)
     else:
         _search_one(overrides)
+
+
+def _of_study(command: str, arguments: list[str]) -> None:
+    """Run a command on a study that is there."""
+    for argument in arguments:
+        if "=" not in argument or argument.startswith("-"):
+            raise UsageError(f"{argument!r} is no setting; write `{command} study.name=NAME storage.url=URL`")
+    from rich.console import Console
+
+    if command == "worker":
+        from optmerge.commands.worker import run_worker as run_command
+    elif command == "fork":
+        from optmerge.commands.fork import run_fork as run_command
+    elif command == "stop":
+        from optmerge.commands.status import stop_study as run_command
+    else:
+        from optmerge.commands.status import print_status as run_command
+    run_command(arguments, Console(soft_wrap=True))
 
 
 def _with_own_configs(arguments: list[str]) -> list[str]:

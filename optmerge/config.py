@@ -154,16 +154,21 @@ class MergingConfig:
 
 @dataclasses.dataclass
 class StorageConfig:
-    """The database that holds the study."""
+    """The database that holds the study.
+
+    Attributes:
+        url: An SQLAlchemy URL, such as `sqlite:///studies/studies.db` or `postgresql://user:password@host/database`.
+        url_file: A file that holds the URL, so that its password stands in no command line.
+        patience: Seconds for which workers wait for a server that does not answer.
+        beat: Seconds between two signs of life of a worker.
+        grace: Seconds without one, after which its trial is given to another.
+    """
 
     url: str = MISSING
-
-
-@dataclasses.dataclass
-class LauncherConfig:
-    """Where workers run."""
-
-    name: str = "local"
+    url_file: str | None = None
+    patience: float = 600.0
+    beat: float = 15.0
+    grace: float = 60.0
 
 
 @dataclasses.dataclass
@@ -178,11 +183,17 @@ class StudyConfig:
         selection: Whether the winner is chosen on validation, or is the best trial (`paper`).
         finalists: How many of the best trials are scored on validation.
         baselines: Whether naive merges are scored too.
+        warm_start: Recipe files to begin with.
+        stagnation: End after so many generations without a better trial; None never does.
+        max_retries: How often a trial is tried again whose worker died.
     """
 
     name: str | None = None
     seed: int = 0
     trials: int = 100
+    warm_start: list[str] = dataclasses.field(default_factory=list)
+    stagnation: int | None = None
+    max_retries: int = 3
     folder: str = "studies"
     selection: str = "validation"
     finalists: int = 5
@@ -203,7 +214,7 @@ class Config:
     pruner: dict[str, Any] = dataclasses.field(default_factory=dict)
     storage: StorageConfig = dataclasses.field(default_factory=StorageConfig)
     tracking: dict[str, Any] = dataclasses.field(default_factory=dict)
-    launcher: LauncherConfig = dataclasses.field(default_factory=LauncherConfig)
+    launcher: dict[str, Any] = dataclasses.field(default_factory=dict)
     study: StudyConfig = dataclasses.field(default_factory=StudyConfig)
     dry_run: bool = False
 
@@ -259,6 +270,8 @@ def typed_config(composed: DictConfig, choices: Mapping[str, str]) -> Config:
     ):
         for name, entry in entries.items():
             entries[name] = _filled(kind, entry, f"{where}.{name}")
+    if config.storage.url_file is not None:
+        config.storage.url = _url_in(Path(config.storage.url_file))
     if config.study.name is None:
         config.study.name = f"{choices.get('experiment', 'demo')}-seed{config.study.seed}"
     if config.models.tokenizer == "base" and "base" not in config.models.sources and config.models.base is not None:
@@ -267,18 +280,36 @@ def typed_config(composed: DictConfig, choices: Mapping[str, str]) -> Config:
     return config
 
 
+def _url_in(path: Path) -> str:
+    try:
+        return path.expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise UsageError(f"storage.url_file={path}: cannot be read: {reason}") from error
+
+
 def _check(config: Config) -> None:
     study = config.study
     if not re.fullmatch(r"[\w][\w.+-]*", study.name or ""):
         raise UsageError(f"study.name={study.name!r}: use letters, digits, '.', '_', '+' and '-'; it names a folder")
-    for name, value, least in (("trials", study.trials, 1), ("finalists", study.finalists, 1), ("seed", study.seed, 0)):
-        if value < least:
+    leasts = {"trials": 1, "finalists": 1, "seed": 0, "max_retries": 0, "stagnation": 1}
+    for name, least in leasts.items():
+        value = getattr(study, name)
+        if value is not None and value < least:
             raise UsageError(f"study.{name} must be at least {least}, got {value}")
     _one_of("study.selection", study.selection, ("validation", "paper"))
     _one_of("merging.placement", config.merging.placement, ("auto", "device", "host", "disk"))
     _one_of("merging.compile", config.merging.compile, ("auto", "always", "never"))
     _one_of("models.dtype", config.models.dtype, ("float32", "bfloat16", "float16"))
-    _one_of("launcher", config.launcher.name, ("local",))
+    storage = config.storage
+    for name, seconds in (("patience", storage.patience), ("beat", storage.beat), ("grace", storage.grace)):
+        if seconds <= 0:
+            raise UsageError(f"storage.{name} must be more than 0 seconds, got {seconds:g}")
+    if storage.grace < 2 * storage.beat:
+        raise UsageError(
+            f"storage.grace ({storage.grace:g} s) must be at least twice storage.beat ({storage.beat:g} s), or living "
+            "workers lose their trials"
+        )
     sources = config.models.sources
     if not sources:
         raise UsageError("models.sources is empty: name each checkpoint, as in models.sources.ALIAS.path=FOLDER")

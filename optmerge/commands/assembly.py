@@ -29,13 +29,17 @@ from optmerge.models import (
 from optmerge.recipe import CheckpointNode, Node, node_sha256
 from optmerge.registered import find
 from optmerge.space import By, Grouping, Ingredients, Kinds, ParameterSpace, Range, Searched, TensorGroup, group_tensors
+from optmerge.study.charter import OpenStudy
 from optmerge.study.identity import identity
+from optmerge.study.launchers.launcher import Launcher
 from optmerge.study.objective import Pruner
-from optmerge.study.search import Sampler
+from optmerge.study.sampler import Sampler
 from optmerge.tasks import SPLITS, Task, check_disjoint
 from optmerge.tracking import Tracker
 
 if TYPE_CHECKING:
+    import optuna
+
     from optmerge.merge import Workbench
 
 Say = Callable[[str], None]
@@ -51,6 +55,7 @@ class Plugins:
     pruner: Pruner
     pruner_options: Any
     tracking: tuple[Any, Any]
+    launcher: Launcher
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ class Run:
 
     Attributes:
         assembly: What it was made from.
-        study: The Optuna study.
+        opened: The study.
         engine: Answers, with its model in memory.
         workbench: Merges.
         tracker: Records.
@@ -100,12 +105,16 @@ class Run:
     """
 
     assembly: Assembly
-    study: Any
+    opened: OpenStudy
     engine: Engine
     workbench: "Workbench"
     tracker: Tracker
     folder: Path
     console: Console
+
+    @property
+    def study(self) -> "optuna.Study":
+        return self.opened.study
 
 
 def find_plugins(config: Config) -> Plugins:
@@ -126,6 +135,7 @@ def find_plugins(config: Config) -> Plugins:
     searched.check(merged, has_base)
     sampler.check(searched.choice_genes(merged, has_base))
     engine_module.pick_device(engine_options)
+    launcher_module, launcher_options = options_of("launcher", config.launcher, "optmerge.study.launchers")
     return Plugins(
         task=task,
         engine=(engine_module, engine_options),
@@ -133,6 +143,7 @@ def find_plugins(config: Config) -> Plugins:
         pruner=pruner_module.build(pruner_options),
         pruner_options=pruner_options,
         tracking=tracking,
+        launcher=launcher_module.build(launcher_options),
     )
 
 

@@ -3,20 +3,21 @@
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from optmerge.commands.assembly import Assembly, Run
 from optmerge.commands.rebuild import RECIPE, write_model
 from optmerge.config import Config
+from optmerge.study.charter import OpenStudy
+from optmerge.study.slots import Ledger, counted
 
 BEST, RESULT, PICTURE = "best", "result.json", "report.png"
 
 
-def finished_result(config: Config, study: Any, folder: Path) -> dict[str, Any] | None:
+def finished_result(config: Config, opened: OpenStudy, folder: Path) -> dict[str, Any] | None:
     """The result of a study that has nothing left to do: its budget is spent and its winner is in its folder."""
-    from optmerge.study.search import finished
-
     if not (folder / BEST / RECIPE).exists() or not list((folder / BEST).glob("*.safetensors")):
         return None
     try:
@@ -25,7 +26,10 @@ def finished_result(config: Config, study: Any, folder: Path) -> dict[str, Any] 
         same_end = result["ending"] == _settings(config)
     except (OSError, ValueError, KeyError, TypeError):  # not there, or not whole: the ending is done again
         return None
-    return result if same_end and config.study.trials <= spent == len(finished(study)) else None
+    ledger = Ledger(replace(opened.plan, stagnation=config.study.stagnation))
+    ledger.update(opened.study.get_trials(deepcopy=False))
+    done = ledger.is_done(config.study.trials) and spent == len(ledger.finished())
+    return result if same_end and done else None
 
 
 def _settings(config: Config) -> dict[str, Any]:
@@ -55,7 +59,7 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
         result = _judge(run.assembly, run.study, Judge(run.study, run.workbench, run.engine, task, watch))
     like = run.assembly.companions
     weights_sha256 = write_model(result.winner.recipe, run.workbench, like, run.folder / BEST, replace=True)
-    trials = run.study.get_trials(deepcopy=False)
+    trials = counted(run.study.get_trials(deepcopy=False))
     seconds = trial_seconds(trials) + time.monotonic() - began
     document = as_json(result, run.study, weights_sha256, len(task.problems("search")), seconds)
     document["ending"] = _settings(config)

@@ -7,16 +7,24 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from optmerge.commands.assembly import Assembly, Plugins, Run, Say, assemble, find_plugins, make_sources
 from optmerge.commands.ending import BEST, finish, finished_result
 from optmerge.commands.whereabouts import dashboards, report
+from optmerge.commands.workers import end_elsewhere, run_workers
 from optmerge.config import Config
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.models import Adapter, check_room
+from optmerge.reports.progress import ProgressLine
+from optmerge.study.charter import OpenStudy, open_study
+from optmerge.tracking import Tracker
+
+if TYPE_CHECKING:
+    from optmerge.study.database import Database
+    from optmerge.study.objective import Objective
 
 
 def run_search(config: Config, console: Console) -> dict[str, Any]:
@@ -34,42 +42,63 @@ def run_search(config: Config, console: Console) -> dict[str, Any]:
     """
     quiet_libraries()
     plugins = find_plugins(config)
-    assembly, storage = _prepare(config, plugins, console)
+    assembly, database = _prepare(config, plugins, console)
     folder = Path(config.study.folder) / str(config.study.name)
-    known = _known_study(assembly, storage)
+    known = _known_study(assembly, database)
     done = finished_result(config, known, folder) if known else None
     if done is not None:
         console.print(f"Study {config.study.name} is finished: this is what it found.", highlight=False)
         report(done, assembly, folder, None, console)
         return done
     _check_room(assembly, folder)
+    opened = known or create_study(assembly, database)
+    database.set_control(opened.study_id, trials=config.study.trials, stagnation=config.study.stagnation, stop=False)
+    opened = open_study(database, str(config.study.name))
     module, options = plugins.tracking
     tracker = module.build(options)
-    engine, workbench = start_engine(assembly, lambda text: console.print(text, highlight=False, markup=False))
-    study = known or _new_study(assembly, storage)
-    run = Run(assembly, study, engine, workbench, tracker, folder, console)
-    with _told_why_it_stops(run):
-        _start_tracking(run)
-        _search(run)
+    with _told_why_it_stops(opened.study, tracker):
+        _start_tracking(opened, assembly, tracker)
+        launcher = plugins.launcher
+        if launcher.workers == 1 and launcher.is_here:
+            run = _start(assembly, opened, tracker, folder, console)
+            _search(run)
+        else:
+            run_workers(assembly, opened, tracker, folder, console)
+            if not launcher.is_here:
+                result = end_elsewhere(assembly, folder, console)
+                report(result, assembly, folder, None, console)
+                return result
+            run = _start(assembly, opened, tracker, folder, console)
         result, registered = finish(run)
     report(result, assembly, folder, registered, console)
     return result
 
 
-def _prepare(config: Config, plugins: Plugins, console: Console) -> tuple[Assembly, Any]:
-    from optmerge.study.storage import open_storage
+def _start(assembly: Assembly, opened: OpenStudy, tracker: Tracker, folder: Path, console: Console) -> Run:
+    engine, workbench = start_engine(assembly, lambda text: console.print(text, highlight=False, markup=False))
+    return Run(assembly, opened, engine, workbench, tracker, folder, console)
 
+
+def _prepare(config: Config, plugins: Plugins, console: Console) -> tuple[Assembly, "Database"]:
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False)
 
     if config.models.maker is not None:
-        open_storage(config.storage.url)  # a wrong URL is found out before minutes of training, not after
+        open_database(config)  # a wrong URL is found out before minutes of training, not after
         make_sources(config, say, trained=True)
-    return assemble(config, plugins, say), open_storage(config.storage.url)
+    return assemble(config, plugins, say), open_database(config)
+
+
+def open_database(config: Config) -> "Database":
+    """The database that a configuration names."""
+    from optmerge.study.storage import open_storage
+
+    storage = config.storage
+    return open_storage(storage.url, patience=storage.patience, beat=storage.beat, grace=storage.grace)
 
 
 @contextlib.contextmanager
-def _told_why_it_stops(run: Run) -> Iterator[None]:
+def _told_why_it_stops(study: Any, tracker: Tracker) -> Iterator[None]:
     """Tell tracker and user why a search ends before its end, and how to go on."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
@@ -78,51 +107,73 @@ def _told_why_it_stops(run: Run) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        run.tracker.stop("interrupted")
-        name = run.study.study_name
+        tracker.stop("interrupted")
+        name = study.study_name
         raise OptmergeError(f"interrupted; what is finished is kept in study {name}: {again}") from error
     except OptmergeError as error:
-        run.tracker.stop(str(error))
+        tracker.stop(str(error))
         raise
     except (SQLAlchemyError, StorageInternalError) as error:
         reason = f"the study database failed: {str(error).splitlines()[0]}"
-        run.tracker.stop(reason)
+        tracker.stop(reason)
         raise OptmergeError(f"{reason}; {again}") from error
 
 
-def _start_tracking(run: Run) -> None:
+def _start_tracking(opened: OpenStudy, assembly: Assembly, tracker: Tracker) -> None:
     from optmerge.study.identity import KEY
 
-    settings = dataclasses.asdict(run.assembly.config)
-    for secret in ("storage", "tracking"):  # their addresses may hold passwords
-        del settings[secret]
-    run.tracker.start(run.study.study_name, run.study.user_attrs[KEY], settings)
-    for trial in run.study.get_trials(deepcopy=False):
+    tracker.start(opened.study.study_name, opened.study.user_attrs[KEY], settings_to_keep(assembly.config))
+    for trial in opened.study.get_trials(deepcopy=False):
         if trial.state.is_finished():
-            run.tracker.trial(trial)
+            tracker.trial(trial)
+
+
+def settings_to_keep(config: Config) -> dict[str, Any]:
+    """A configuration without addresses, which may hold passwords, and without what a worker is told otherwise."""
+    settings = dataclasses.asdict(config)
+    for address in ("url", "url_file"):
+        del settings["storage"][address]
+    if "uri" in settings["tracking"]:
+        del settings["tracking"]["uri"]
+    return settings
 
 
 def _search(run: Run) -> None:
-    from optmerge.reports.progress import ProgressLine
-    from optmerge.study.objective import Objective
-    from optmerge.study.search import finished, search
+    from optmerge.study.worker import work
 
-    config, plugins = run.assembly.config, run.assembly.plugins
-    objective = Objective(
-        run.assembly.space, run.workbench, run.engine, plugins.task, plugins.pruner, config.study.seed
-    )
-    earlier = finished(run.study)
-    genes, problems = len(run.assembly.space.genes), len(plugins.task.problems("search"))
-    beginning = f"{genes} genes, {config.study.trials} trials of {problems} problems"
-    resuming = f" goes on after {len(earlier)} trials" if earlier else ""
-    run.console.print(f"Study {config.study.name}{resuming}: {beginning}.", highlight=False)
-    for text in dashboards(run.assembly):
-        run.console.print(text, highlight=False, markup=False, soft_wrap=True)
-    maximize = plugins.task.objectives[0].direction == "maximize"
-    with ProgressLine(run.console, config.study.trials, earlier, maximize) as line:
-        for trial in search(run.study, objective, plugins.sampler, config.study.trials):
+    objective = objective_of(run)
+    assembly, opened = run.assembly, run.opened
+    proposer = assembly.plugins.sampler.proposer(assembly.space.genes, assembly.config.study.seed, opened.starts)
+    with progress_line(assembly, opened, run.console) as line:
+        for trial in work(opened.study, opened.database, opened.plan, proposer, objective):
             line.show(trial)
             run.tracker.trial(trial)
+
+
+def objective_of(run: Run) -> "Objective":
+    """What a trial of a search does."""
+    from optmerge.study.objective import Objective
+
+    plugins = run.assembly.plugins
+    return Objective(
+        run.assembly.space, run.workbench, run.engine, plugins.task, plugins.pruner, run.assembly.config.study.seed
+    )
+
+
+def progress_line(assembly: Assembly, opened: OpenStudy, console: Console) -> ProgressLine:
+    """Say what is searched, and give the line that will say how far it is."""
+    from optmerge.study.slots import counted
+
+    config, plugins = assembly.config, assembly.plugins
+    earlier = counted(opened.study.get_trials(deepcopy=False))
+    genes, problems = len(assembly.space.genes), len(plugins.task.problems("search"))
+    workers = f", {plugins.launcher.workers} workers" if plugins.launcher.workers > 1 else ""
+    beginning = f"{genes} genes, {config.study.trials} trials of {problems} problems{workers}"
+    resuming = f" goes on after {len(earlier)} trials" if earlier else ""
+    console.print(f"Study {config.study.name}{resuming}: {beginning}.", highlight=False)
+    for text in dashboards(assembly):
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+    return ProgressLine(console, config.study.trials, earlier, opened.plan.maximize)
 
 
 def quiet_libraries() -> None:
@@ -144,29 +195,55 @@ def quiet_libraries() -> None:
         enable_progress_bars()  # the line before silences downloads too, which are long work
 
 
-def _known_study(assembly: Assembly, storage: Any) -> Any | None:
+def _known_study(assembly: Assembly, database: "Database") -> OpenStudy | None:
     """The study of that name, if it is there and is the same search."""
-    import optuna
-
+    from optmerge.study.charter import exists
     from optmerge.study.identity import check_identity
 
     name = str(assembly.config.study.name)
-    if name not in optuna.get_all_study_names(storage):
+    if not exists(database, name):
         return None
-    study = optuna.load_study(study_name=name, storage=storage)
-    check_identity(study, assembly.identity())
-    return study
+    opened = open_study(database, name)
+    check_identity(opened.study, assembly.identity())
+    return opened
 
 
-def _new_study(assembly: Assembly, storage: Any) -> Any:
-    import optuna
+def create_study(assembly: Assembly, database: "Database") -> OpenStudy:
+    """Create the study of a configuration."""
+    from optmerge.study.charter import found_study
+    from optmerge.study.slots import Plan
 
-    from optmerge.study.identity import check_identity
+    config, plugins = assembly.config, assembly.plugins
+    starts = starting_genomes(assembly)
+    proposer = plugins.sampler.proposer(assembly.space.genes, config.study.seed, starts)
+    population = proposer.population
+    if config.sampler.get("population") is None:
+        population = max(population, plugins.launcher.workers)
+    plan = Plan(
+        population=population,
+        lag=proposer.lag,
+        maximize=plugins.task.objectives[0].direction == "maximize",
+        max_retries=config.study.max_retries,
+    )
+    return found_study(
+        database,
+        str(config.study.name),
+        identity=assembly.identity(),
+        config=settings_to_keep(config),
+        plan=plan,
+        starts=starts,
+    )
 
-    direction = assembly.plugins.task.objectives[0].direction
-    study = optuna.create_study(study_name=assembly.config.study.name, storage=storage, direction=direction)
-    check_identity(study, assembly.identity())
-    return study
+
+def starting_genomes(assembly: Assembly) -> list[dict[str, Any]]:
+    """The genomes of the recipes that a search begins with."""
+    from optmerge.recipe import load_recipe
+    from optmerge.space import genome_of
+
+    return [
+        genome_of(load_recipe(Path(path)), assembly.space, assembly.fit.names)
+        for path in assembly.config.study.warm_start
+    ]
 
 
 def _check_room(assembly: Assembly, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """What is searched: genes, and the spaces that decode them into recipes."""
 
+from optmerge.space.encoding import genome_of
 from optmerge.space.gene import Gene, Kind, SearchSpace, Value
 from optmerge.space.groups import GENES, JOIN, By, Grouping, Kinds, TensorGroup, group_tensors
 from optmerge.space.naive import Ingredients, naive_merges
@@ -22,6 +23,7 @@ __all__ = [
     "Searched",
     "TensorGroup",
     "Value",
+    "genome_of",
     "group_tensors",
     "naive_merges",
 ]

@@ -25,8 +25,7 @@ class Gene:
         high: Greatest value of a number.
         choices: Values of a choice.
         initial: Where the search starts; the middle of the range by default.
-        sigma: First step size, in units of the range; the sampler's own by default. Optuna's samplers know none a
-            gene.
+        sigma: First step size, in units of the range; the sampler's own by default. Only `cmaes` knows one a gene.
         active_if: A switch: this gene matters only where that one is on.
     """
 
@@ -35,7 +34,7 @@ class Gene:
     low: float = 0.0
     high: float = 1.0
     choices: tuple[str, ...] = ()
-    initial: float | str | None = None
+    initial: Value | None = None
     sigma: float | None = None
     active_if: str | None = None
 

@@ -1,20 +1,35 @@
 """What a trial does: decode the genome, mount the candidate, score it batch by batch, stop if it is beaten."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import optuna
 from numpy.typing import NDArray
+from optuna.trial import TrialState
 
 from optmerge.engines import Engine
+from optmerge.errors import OptmergeError
 from optmerge.merge import Workbench
 from optmerge.space import SearchSpace
+from optmerge.space.gene import Value
 from optmerge.study.evaluation import Evaluation, answer
-from optmerge.study.trial_scores import PROBLEMS, RECIPE, SCORES, SECONDS, FinishedTrial, encode, finished_trials
+from optmerge.study.slots import Ledger, Slot
+from optmerge.study.trial_scores import (
+    ESTIMATE,
+    PROBLEMS,
+    RECIPE,
+    SCORES,
+    SECONDS,
+    FinishedTrial,
+    encode,
+    finished_trials,
+)
+from optmerge.study.worker import Outcome, Report, TrialFailedError
 from optmerge.tasks import Task
+
+Scores = NDArray[np.float64]
 
 
 class Pruner(Protocol):
@@ -23,8 +38,14 @@ class Pruner(Protocol):
     def batch_sizes(self, problems: int) -> Sequence[int]:
         """How many problems a trial answers before each look at it."""
 
-    def is_beaten(self, scores: NDArray[np.float64], finished: Sequence[FinishedTrial], look: int) -> bool:
+    def reference(self, survivors: Sequence[FinishedTrial], population: int) -> FinishedTrial | None:
+        """Whom a trial races, of those of a closed generation that ran to the end."""
+
+    def is_beaten(self, scores: Scores, reference: Scores, look: int) -> bool:
         """Whether a trial with these scores (higher is better, NaN where unseen) should stop after `look` batches."""
+
+    def estimate(self, scores: Scores, reference: Scores) -> float:
+        """What the fitness of a beaten trial might have been, to order the beaten by."""
 
 
 @dataclass(frozen=True)
@@ -38,42 +59,62 @@ class Objective:
     pruner: Pruner
     seed: int
 
-    def __call__(self, trial: optuna.Trial, genome_index: int) -> float:
+    def __call__(self, slot: Slot, genome: Mapping[str, Value], ledger: Ledger, report: Report) -> Outcome:
         """Score one genome on the search problems.
 
         Args:
-            trial: Holds the genome, and is told the recipe, scores and timings.
-            genome_index: How many genomes of the study met their fate before, failed ones included; the order of
-                problems depends on it.
+            slot: Its slot; the order of problems depends on it.
+            genome: The genome.
+            ledger: Knows the closed generations; a trial races one of their members.
+            report: Told how many problems were answered, and the mean score over them.
 
         Raises:
-            optuna.TrialPruned: If the trial is beaten.
-            OptmergeError: If the candidate cannot be merged or run.
+            TrialFailedError: If the candidate cannot be merged or run.
         """
         goal = self.task.objectives[0]
         sign = 1.0 if goal.direction == "maximize" else -1.0
         problems = self.task.problems("search")
-        recipe = self.space.decode(trial.params)
-        trial.set_user_attr(RECIPE, recipe.sha256)
-        began = time.perf_counter()
-        self.engine.mount(self.workbench.candidate(recipe))
-        evaluation = Evaluation(seconds={"merge": time.perf_counter() - began})
-        finished = finished_trials(trial.study.get_trials(deepcopy=False), goal.name, goal.direction)
-        try:
-            for look, batch in enumerate(self._batches(len(problems), genome_index), start=1):
-                answer(self.engine, self.task, problems, batch, evaluation)
-                trial.report(evaluation.mean(goal.name), step=evaluation.seen())
-                if self.pruner.is_beaten(sign * evaluation.scores[goal.name], finished, look):
-                    raise optuna.TrialPruned
-        finally:
-            trial.set_user_attr(SCORES, {metric: encode(scores) for metric, scores in evaluation.scores.items()})
-            trial.set_user_attr(PROBLEMS, evaluation.seen())
-            trial.set_user_attr(SECONDS, {phase: round(spent, 4) for phase, spent in evaluation.seconds.items()})
-        return evaluation.mean(goal.name)
+        recipe = self.space.decode(genome)
+        evaluation = Evaluation()
+        left: dict[str, object] = {RECIPE: recipe.sha256}
 
-    def _batches(self, count: int, genome_index: int) -> Iterator[list[int]]:
-        """Positions of problems, in an order of this trial's own: a fixed first batch would be overfitted."""
-        order = np.random.default_rng([self.seed, genome_index]).permutation(count).tolist()
+        def attributes() -> dict[str, object]:
+            return left | {
+                SCORES: {metric: encode(scores) for metric, scores in evaluation.scores.items()},
+                PROBLEMS: evaluation.seen(),
+                SECONDS: {phase: round(spent, 4) for phase, spent in evaluation.seconds.items()},
+            }
+
+        reference = self._reference(slot, ledger)
+        try:
+            began = time.perf_counter()
+            self.engine.mount(self.workbench.candidate(recipe))
+            evaluation.seconds["merge"] = time.perf_counter() - began
+            for look, batch in enumerate(self._batches(len(problems), slot), start=1):
+                answer(self.engine, self.task, problems, batch, evaluation)
+                report(evaluation.seen(), evaluation.mean(goal.name))
+                scores = sign * evaluation.scores[goal.name]
+                if reference is not None and self.pruner.is_beaten(scores, reference, look):
+                    left[ESTIMATE] = sign * self.pruner.estimate(scores, reference)
+                    return Outcome(TrialState.PRUNED, None, attributes())
+        except OptmergeError as error:
+            raise TrialFailedError(str(error), attributes()) from error
+        return Outcome(TrialState.COMPLETE, evaluation.mean(goal.name), attributes())
+
+    def _reference(self, slot: Slot, ledger: Ledger) -> Scores | None:
+        """The scores that a trial races, of the last generation that is closed for everyone who fills this slot."""
+        lag = ledger.plan.lag
+        last = ledger.closed() - 1 if lag is None else slot.generation - 1 - lag
+        if last < 0:
+            return None
+        goal = self.task.objectives[0]
+        survivors = finished_trials(ledger.generation(last), goal.name, goal.direction)
+        chosen = self.pruner.reference(survivors, ledger.plan.population)
+        return chosen.scores() if chosen else None
+
+    def _batches(self, count: int, slot: Slot) -> Iterator[list[int]]:
+        """Positions of problems, in an order of this slot's own: a fixed first batch would be overfitted."""
+        order = np.random.default_rng([self.seed, *slot]).permutation(count).tolist()
         start = 0
         for size in self.pruner.batch_sizes(count):
             yield order[start : start + size]

@@ -17,6 +17,7 @@ from optmerge.recipe import Recipe
 from optmerge.space import SearchSpace
 from optmerge.study.evaluation import Evaluation, answer
 from optmerge.study.interval import Score, bootstrap
+from optmerge.study.slots import DIED, ERROR, HANDED_BACK, counted, slot_of
 from optmerge.study.trial_scores import PROBLEMS, decode, encode
 from optmerge.tasks import Task
 
@@ -119,10 +120,11 @@ class Judge:
 
 
 def ranked(study: optuna.Study, direction: str) -> list[FrozenTrial]:
-    """The trials that answered every problem, best first, the earlier of equals first."""
+    """The trials that count and answered every problem, best first; of equals the one whose slot comes first."""
     sign = 1.0 if direction == "maximize" else -1.0
-    complete = [t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if t.value is not None]
-    return sorted(complete, key=lambda trial: (-sign * (trial.value or 0.0), trial.number))
+    trials = counted(study.get_trials(deepcopy=False))
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
+    return sorted(complete, key=lambda trial: (-sign * (trial.value or 0.0), slot_of(trial)))
 
 
 def choose_winner(
@@ -173,15 +175,19 @@ def as_json(
     result: Result, study: optuna.Study, weights_sha256: str, search_problems: int, seconds: float
 ) -> dict[str, Any]:
     """The contents of result.json."""
-    trials = study.get_trials(deepcopy=False)
+    trials = counted(study.get_trials(deepcopy=False))
     states = {
         name: sum(trial.state == state for trial in trials)
         for name, state in (
             ("complete", TrialState.COMPLETE),
             ("pruned", TrialState.PRUNED),
-            ("failed", TrialState.FAIL),
         )
     }
+    # A trial whose worker died was run again: it is no failure of the search.
+    states["failed"] = sum(
+        trial.state == TrialState.FAIL and trial.user_attrs.get(ERROR) not in (DIED, HANDED_BACK)
+        for trial in study.get_trials(deepcopy=False)
+    )
     return {
         "study": study.study_name,
         "winner": {

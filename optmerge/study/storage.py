@@ -5,19 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy
-from optuna.storages import RDBStorage
 from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from optmerge.errors import UsageError
+from optmerge.study.database import Database
 
 
-def open_storage(url: str) -> RDBStorage:
+def open_storage(url: str, *, patience: float = 600.0, beat: float = 15.0, grace: float = 60.0) -> Database:
     """Open a study database, creating its tables where there are none.
 
     Args:
         url: An SQLAlchemy URL, such as `sqlite:///studies/studies.db`.
+        patience: Seconds for which a server that stops answering later is waited for.
+        beat: Seconds between two signs of life of a worker.
+        grace: Seconds after which a trial without one is given to another worker.
 
     Raises:
         UsageError: If the URL is malformed, its driver is not installed, or the database cannot be reached or is
@@ -38,7 +41,7 @@ def open_storage(url: str) -> RDBStorage:
     if is_file:
         _make_folder(Path(str(parsed.database)), shown)
     try:
-        storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}} if is_file else None)
+        storage = Database(url, patience=patience, beat=beat, grace=grace, engine_kwargs=_engine(parsed, is_file))
     except (SQLAlchemyError, ImportError, RuntimeError, ValueError, sqlite3.Error) as error:
         raise UsageError(f"storage.url={shown}: cannot open this database: {_reason(error, parsed)}") from error
     if is_file:
@@ -63,11 +66,23 @@ def _make_folder(database: Path, shown: str) -> None:
         raise UsageError(f"storage.url={shown}: cannot make the folder {database.parent}: {error.strerror}") from error
 
 
-def _share_sqlite(storage: RDBStorage) -> None:
+def _engine(url: URL, is_file: bool) -> dict[str, Any]:
+    """How to connect: a worker needs one connection for its trials and one for its signs of life."""
+    if is_file:
+        return {"connect_args": {"timeout": 60}}
+    if url.get_backend_name() == "postgresql":
+        # A network that was cut is noticed in half a minute, not in the two hours of TCP's default.
+        alive = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4, "tcp_user_timeout": 30000}
+        patience = {"connect_timeout": 10}
+        return {"pool_size": 2, "max_overflow": 2, "connect_args": alive | patience}
+    return {}
+
+
+def _share_sqlite(storage: Database) -> None:
     """Let several processes use the file at once.
 
-    Readers do not block the writer (WAL), and a transaction takes the write lock when it begins: otherwise two
-    workers read the same waiting trial and both take it.
+    Readers do not block the writer (WAL), and a transaction that may write takes the write lock when it begins:
+    otherwise two workers read the same vacant slot and both take it.
     """
 
     def connect(connection: Any, _: Any) -> None:
@@ -76,7 +91,8 @@ def _share_sqlite(storage: RDBStorage) -> None:
         connection.execute("PRAGMA synchronous=NORMAL")
 
     def begin(connection: sqlalchemy.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        reads = connection.get_execution_options().get("optmerge_reading")
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     event.listen(storage.engine, "connect", connect)
     event.listen(storage.engine, "begin", begin)

@@ -17,7 +17,7 @@ SCORES = "scores"  # metric to encoded scores of the search problems, in their o
 PROBLEMS = "problems"  # how many problems it answered
 RECIPE = "recipe_sha256"
 SECONDS = "seconds"  # phase to seconds
-ERROR = "error"  # why it failed
+ESTIMATE = "estimate"  # of a beaten trial: what its fitness might have been; it only orders the beaten
 
 Encoded = str | list[float | None]
 

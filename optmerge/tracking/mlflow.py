@@ -13,8 +13,9 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from optmerge.errors import OptmergeError, UsageError
+from optmerge.study.slots import ERROR
 from optmerge.study.storage import shown_url
-from optmerge.study.trial_scores import ERROR, PROBLEMS, RECIPE, SCORES, SECONDS, decode
+from optmerge.study.trial_scores import PROBLEMS, RECIPE, SCORES, SECONDS, decode
 
 _STUDY, _TRIAL = "optmerge.study", "optmerge.trial"  # tags that find runs again when a study is resumed
 _STOPPED = "stopped"  # tag that says why a search ended early

@@ -20,8 +20,14 @@ class NoPruner:
     def batch_sizes(self, problems: int) -> Sequence[int]:
         return [problems]
 
-    def is_beaten(self, scores: NDArray[np.float64], finished: Sequence[FinishedTrial], look: int) -> bool:
+    def reference(self, survivors: Sequence[FinishedTrial], population: int) -> FinishedTrial | None:
+        return None
+
+    def is_beaten(self, scores: NDArray[np.float64], reference: NDArray[np.float64], look: int) -> bool:
         return False
+
+    def estimate(self, scores: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
+        return float(np.nanmean(scores))
 
 
 def build(options: Options) -> NoPruner:

@@ -3,11 +3,11 @@
 A partial mean says little: it depends on which problems came first. So a trial is compared with one reference trial
 problem by problem, on those it has seen, by a one-sided paired test: McNemar's exact test where scores are 0 or 1,
 Wilcoxon's signed-rank test otherwise. The reference is not the best trial, which was lucky on these very problems,
-but the one that CMA-ES would still learn from: about the middle of the last trials that ran to the end
-(Heidrich-Meisner and Igel, 2009, "Hoeffding and Bernstein races").
+but the last that CMA-ES would still learn from: the middle of the last closed generation (Heidrich-Meisner and Igel,
+2009, "Hoeffding and Bernstein races"). It is the same whoever runs the trial and whatever else has come in.
 
-Optuna's CMA-ES never sees a stopped trial: a generation is filled with those that ran to the end. TPE ranks stopped
-trials among themselves by the mean over what each has seen, below all others.
+Stopped trials rank below all survivors, and among themselves by an estimate of their fitness. TPE ranks them by the
+mean over what each has seen.
 """
 
 from collections.abc import Sequence
@@ -27,27 +27,24 @@ class Options:
     Attributes:
         batch: Problems a batch; after each the trial may be stopped.
         level: Chance, over all looks at a trial together, of stopping one as good as the reference.
-        window: The reference is chosen among this many of the last trials that ran to the end.
-        rank: Its rank among them, 1 being the best.
+        rank: Rank of the reference among those of the last closed generation that ran to the end, 1 being the best; by
+            default half the size of a generation, as many as CMA-ES recombines.
     """
 
     batch: int = 40
     level: float = 0.1
-    window: int = 12
-    rank: int = 6
+    rank: int | None = None
 
 
 class RacingPruner:
     """Stops trials that are beaten."""
 
     def __init__(self, options: Options) -> None:
-        for name in ("batch", "window", "rank"):
-            if getattr(options, name) < 1:
-                raise UsageError(f"pruner.{name} must be at least 1, got {getattr(options, name)}")
+        for name, value in (("batch", options.batch), ("rank", options.rank)):
+            if value is not None and value < 1:
+                raise UsageError(f"pruner.{name} must be at least 1, got {value}")
         if not 0 < options.level < 1:
             raise UsageError(f"pruner.level must be between 0 and 1, got {options.level}")
-        if options.rank > options.window:
-            raise UsageError(f"pruner.rank ({options.rank}) must not exceed pruner.window ({options.window})")
         self._options = options
         self._looks = 1
 
@@ -57,25 +54,42 @@ class RacingPruner:
         self._looks = count - 1  # after the last batch there is nothing left to save
         return [problems // count + (i < problems % count) for i in range(count)]
 
-    def is_beaten(self, scores: NDArray[np.float64], finished: Sequence[FinishedTrial], look: int) -> bool:
+    def reference(self, survivors: Sequence[FinishedTrial], population: int) -> FinishedTrial | None:
+        """The trial that others race.
+
+        Args:
+            survivors: The trials of a closed generation that ran to the end, by index, which decides between equals.
+            population: How many trials it had.
+        """
+        rank = self._options.rank or max(1, population // 2)
+        order = sorted(survivors, key=lambda trial: -trial.value)
+        return order[min(rank, len(order)) - 1] if order else None
+
+    def is_beaten(self, scores: NDArray[np.float64], reference: NDArray[np.float64], look: int) -> bool:
         """Whether the trial is worse than the reference on the problems that it has seen.
 
         Args:
             scores: One score a problem, higher is better, NaN where unseen.
-            finished: The trials that ran to the end, oldest first.
+            reference: The reference's scores of all problems.
             look: How many batches the trial has seen.
         """
-        reference = self._reference(finished)
-        if reference is None or look > self._looks:
+        if look > self._looks:
             return False
         seen = ~np.isnan(scores)
-        return paired_p_value(scores[seen], reference.scores()[seen]) < self._options.level / self._looks
+        return paired_p_value(scores[seen], reference[seen]) < self._options.level / self._looks
 
-    def _reference(self, finished: Sequence[FinishedTrial]) -> FinishedTrial | None:
-        last = finished[-self._options.window :]
-        if len(last) < self._options.window:
-            return None
-        return sorted(last, key=lambda trial: (-trial.value, trial.number))[self._options.rank - 1]
+    def estimate(self, scores: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
+        """The mean over all problems that is likely after those seen.
+
+        A control variate: `mean_seen(x) + beta (mean(y) - mean_seen(y))`, in which beta, the slope of the scores x on
+        the reference's y, is shrunk as if a problem had been seen that shows none, and kept within [0, 1]. It is biased
+        low after a trial was stopped, and only orders the beaten.
+        """
+        seen = ~np.isnan(scores)
+        x, y = scores[seen], reference[seen]
+        spread = float(((y - y.mean()) ** 2).sum())
+        slope = float(((x - x.mean()) * (y - y.mean())).sum()) / (spread + 1.0)
+        return float(x.mean() + min(1.0, max(0.0, slope)) * (reference.mean() - y.mean()))
 
 
 def paired_p_value(candidate: NDArray[np.float64], reference: NDArray[np.float64]) -> float:

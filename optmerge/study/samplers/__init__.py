@@ -1,7 +1,8 @@
 """The samplers, one module each, found by name.
 
-Each declares `Options`, the kinds of gene it `ACCEPTS`, and `build(options, genes, seed)`. A sampler is built anew
-for every trial, with a seed that follows from the study's and the number of genomes before it: all it knows it reads
-from the study, so that a resumed study goes on as if it had never stopped. (Optuna's CMA-ES also counts trials that
-were killed in its seed: it goes on as well, with other genomes.)
+Each declares `Options`, the kinds of gene it `ACCEPTS`, and `build(options, genes, seed)`, which gives an Optuna
+sampler. One that is also an `optmerge.study.sampler.SlotSampler` serves any number of workers without loss: what it
+proposes for a slot follows from the seed, the slot and the results of closed generations. The others are built anew for
+every trial, with a seed that follows from the study's and the slot; they know of a study what has come in when they are
+asked.
 """

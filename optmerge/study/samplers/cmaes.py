@@ -1,15 +1,34 @@
-"""CMA-ES (Hansen, 2016) by Optuna's sampler, with the settings of Akiba et al. (2025)."""
+"""CMA-ES that any number of workers share, and that learns from every one of their trials.
 
-import warnings
+Optuna's own learns from few of the trials of many workers, knows nothing of generations, and keeps its state in the
+database. This one keeps nothing: whoever needs the distribution of a generation has it by replaying the generations
+before, from the genomes and scores in the database. What a genome is depends on the study's seed, its slot, and the
+scores of those generations alone, whoever asks and whatever came in first.
+"""
+
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from optuna.samplers import BaseSampler, CmaEsSampler
+import numpy as np
+from optuna import Study
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
 from optmerge.errors import UsageError
-from optmerge.space import Gene
+from optmerge.space.gene import Gene, Value
+from optmerge.study.evolution import STEP, Coordinates, Distribution, Full, Mixed, Separable, default_population
+from optmerge.study.slots import SLOT, Ledger, Plan, Slot, counted
+from optmerge.study.trial_scores import ESTIMATE
 
-ACCEPTS = frozenset({"float", "int"})
+ACCEPTS = frozenset({"float", "int", "switch", "choice"})
+SUPERSEDED = "superseded"  # user attribute of a trial that finished for a slot that had a result already
+
+_MANY = 100  # genes; from here on only variances are learnt, unless the variant is given
+_VARIANTS = ("auto", "full", "separable", "mixed")
 
 
 @dataclass
@@ -17,32 +36,144 @@ class Options:
     """Settings of the sampler.
 
     Attributes:
-        population: Candidates a generation; `4 + floor(3 ln(genes))` by default, as in the paper.
+        population: Genomes a generation; `4 + floor(3 ln(genes))` by default, as in the paper, and at least as many as
+            the launcher has workers.
         sigma: First step size in units of the range; the paper's 1/6 by default.
-        separable: Learn variances only: faster for hundreds of genes.
+        variant: `full` learns all covariances, `separable` variances alone, `mixed` also whole numbers, switches and
+            choices; `auto` takes `mixed` where there are such, `separable` from 100 genes on, else `full`.
+        pipeline: A generation need not wait for the last trials of the one before: it is taught by those before that.
+            No worker ever waits, at the price of more trials to the same fitness.
     """
 
     population: int | None = None
     sigma: float | None = None
-    separable: bool = False
+    variant: str = "auto"
+    pipeline: bool = False
+
+
+class CmaEsSampler(BaseSampler):
+    """CMA-ES that fills slots.
+
+    Args:
+        options: Settings.
+        genes: The genes, in order.
+        seed: The study's seed.
+    """
+
+    def __init__(self, options: Options, genes: Sequence[Gene], seed: int) -> None:
+        self.population = options.population or default_population(len(genes))
+        self.lag: int | None = int(options.pipeline)
+        self._options = options
+        self._genes = genes
+        self._seed = seed
+        self._taught: dict[int, Distribution] = {}  # number of generations learnt from, to what was learnt
+        self._random = RandomSampler(seed)
+
+    def _first(self, population: int) -> Distribution:
+        step = STEP if self._options.sigma is None else self._options.sigma
+        start = {gene.name: gene.start() for gene in self._genes}
+        variant = self._options.variant
+        if variant == "auto":
+            plain = all(gene.kind == "float" for gene in self._genes)
+            variant = ("separable" if len(self._genes) >= _MANY else "full") if plain else "mixed"
+        if variant == "mixed":
+            return Mixed(self._genes, step, start, population)
+        coordinates = Coordinates(self._genes, step)
+        return (Full if variant == "full" else Separable)(coordinates, start, population)
+
+    def genome(self, slot: Slot, ledger: Ledger) -> dict[str, Value]:
+        """The genome of a slot.
+
+        Args:
+            slot: A slot whose generation may begin.
+            ledger: Knows the results of the generations that teach it.
+        """
+        distribution = self._after(ledger.plan.taught_by(slot.generation), ledger)
+        return distribution.sample(np.random.default_rng([self._seed, *slot]))
+
+    def _after(self, lessons: int, ledger: Ledger) -> Distribution:
+        """The distribution after so many generations."""
+        if not self._taught:
+            self._taught[0] = self._first(ledger.plan.population)
+        known = max(count for count in self._taught if count <= lessons)
+        distribution = self._taught[known]
+        for generation in range(known, lessons):
+            distribution = copy.deepcopy(distribution)
+            distribution.tell([trial.params for trial in ranked(ledger.generation(generation), ledger.plan)])
+            self._taught[generation + 1] = distribution
+            # Slots of the generation before may still have to be filled anew.
+            self._taught = {count: self._taught[count] for count in sorted({0, *sorted(self._taught)[-3:]})}
+        return distribution
+
+    # As any Optuna sampler, for `study.optimize`.
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {gene.name: gene.distribution() for gene in self._genes}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        maximize = study.direction == StudyDirection.MAXIMIZE
+        ledger = Ledger(Plan(self.population, None if self.lag is None else self.lag, maximize))
+        while True:
+            trials = study.get_trials(deepcopy=False)
+            ledger.update(trials)
+            # A generation cannot be waited for here: where all of its slots have workers, the last is shared.
+            vacancy = next(ledger.vacancies(len(trials) + self.population), None)
+            slot = vacancy.slot if vacancy else Slot(ledger.closed(), self.population - 1)
+            study._storage.set_trial_system_attr(trial._trial_id, SLOT, list(slot))
+            others = (other for other in study.get_trials(deepcopy=False) if other.number < trial.number)
+            if vacancy is None or not any(_holds(other, slot) for other in others):
+                return dict(self.genome(slot, ledger))
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self._random.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        slot = trial.system_attrs.get(SLOT)
+        earlier = (t for t in counted(study.get_trials(deepcopy=False)) if t.number < trial.number)
+        if slot is not None and any(other.system_attrs[SLOT] == slot for other in earlier):
+            study._storage.set_trial_user_attr(trial._trial_id, SUPERSEDED, True)
+
+
+def ranked(generation: Sequence[FrozenTrial], plan: Plan) -> list[FrozenTrial]:
+    """The members of a generation, best first: survivors by value, the beaten by estimate, then those that failed.
+
+    Args:
+        generation: Its results, by index, which decides between equals.
+        plan: Says which values are better.
+    """
+    sign = -1.0 if plan.maximize else 1.0
+
+    def place(trial: FrozenTrial) -> tuple[int, float]:
+        if trial.state == TrialState.COMPLETE and trial.value is not None:
+            return 0, sign * trial.value
+        if trial.state == TrialState.PRUNED:
+            return 1, sign * float(trial.user_attrs.get(ESTIMATE, 0.0))
+        return 2, 0.0
+
+    return sorted(generation, key=place)
+
+
+def _holds(trial: FrozenTrial, slot: Slot) -> bool:
+    return trial.system_attrs.get(SLOT) == list(slot) and trial.state != TrialState.FAIL
 
 
 def build(options: Options, genes: Sequence[Gene], seed: int) -> BaseSampler:
     """The sampler; its first mean is each gene's initial value, the middle of its range unless declared otherwise."""
-    if options.population is not None and options.population < 3:
-        raise UsageError(f"sampler.population must be at least 3, got {options.population}")
+    least = 3
+    if options.population is not None and options.population < least:
+        raise UsageError(f"sampler.population must be at least {least}, got {options.population}")
     if options.sigma is not None and not 0 < options.sigma <= 1:
         raise UsageError(f"sampler.sigma must be in (0, 1], got {options.sigma}")
-    starts = {gene.name: gene.start() for gene in genes} if any(gene.initial is not None for gene in genes) else None
-    with warnings.catch_warnings():
-        # x0 and sigma0 are deprecated but work, and use_separable_cma is marked experimental.
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        warnings.filterwarnings("ignore", message=".*use_separable_cma.*")
-        return CmaEsSampler(
-            seed=seed,
-            popsize=options.population,
-            use_separable_cma=options.separable,
-            x0=starts,
-            sigma0=options.sigma,
-            warn_independent_sampling=False,
+    if options.variant not in _VARIANTS:
+        raise UsageError(f"sampler.variant={options.variant}: unknown; known are {', '.join(_VARIANTS)}")
+    odd = [gene for gene in genes if gene.kind in ("switch", "choice")]
+    if odd and options.variant in ("full", "separable"):
+        raise UsageError(
+            f"sampler.variant={options.variant} cannot search {odd[0].name}, a gene of kind {odd[0].kind}; "
+            "use sampler.variant=mixed"
         )
+    return CmaEsSampler(options, genes, seed)

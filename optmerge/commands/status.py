@@ -1,0 +1,117 @@
+"""The commands that look at a running study, and stop it."""
+
+import statistics
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.table import Table
+
+from optmerge.commands.worker import named_study
+from optmerge.study.charter import OpenStudy
+from optmerge.study.slots import DIED, ERROR, HANDED_BACK, Ledger
+
+_RECENT = timedelta(minutes=10)  # the rate is that of so long
+
+
+def print_status(overrides: Sequence[str], console: Console) -> None:
+    """Print workers, trials by state, best, rate and time left of a study.
+
+    Raises:
+        UsageError: If there is no such study.
+    """
+    _, opened = named_study(overrides)
+    control = opened.database.control(opened.study_id)
+    trials = opened.study.get_trials(deepcopy=False)
+    ledger = Ledger(opened.plan).update(trials)
+    budget = int(control["trials"])
+    running = opened.database.running(opened.study_id)
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False)
+
+    finished = ledger.finished()
+    if ledger.is_done(budget):
+        state = "done"
+    elif control.get("stop"):
+        state = "stopped" if not running else "stopping"
+    else:
+        state = "running" if running else "waiting for workers"
+    say(f"Study {opened.study.study_name}: {state}, {len(finished)} of {budget} trials")
+    say(f"  {_counts(trials, ledger, len(running))}")
+    best = _best(finished, opened)
+    if best is not None:
+        say(f"  best {best.value:.1%}, trial {best.number}" if best.value is not None else "")
+    rate = _rate(finished)
+    if rate and state == "running":
+        left = (budget - len(finished)) / rate
+        say(f"  {rate * 60:.1f} trials a minute, about {_duration(left)} left")
+    if running:
+        console.print(_workers(running, trials))
+
+
+def _counts(trials: Sequence[FrozenTrial], ledger: Ledger, running: int) -> str:
+    reasons = [trial.user_attrs.get(ERROR) for trial in trials if trial.state == TrialState.FAIL]
+    finished = ledger.finished()
+    counts = {
+        "complete": sum(trial.state == TrialState.COMPLETE for trial in finished),
+        "pruned": sum(trial.state == TrialState.PRUNED for trial in finished),
+        "running": running,
+        "failed": sum(reason not in (DIED, HANDED_BACK, None) for reason in reasons),
+        "run again as their worker died": sum(reason in (DIED, None) for reason in reasons),
+        "handed back": reasons.count(HANDED_BACK),
+    }
+    text = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    return f"{text or 'nothing yet'}; {ledger.closed()} generations of {ledger.plan.population} closed"
+
+
+def _best(finished: Sequence[FrozenTrial], opened: OpenStudy) -> FrozenTrial | None:
+    complete = [trial for trial in finished if trial.value is not None and trial.state == TrialState.COMPLETE]
+    sign = 1.0 if opened.plan.maximize else -1.0
+    return max(complete, key=lambda trial: sign * (trial.value or 0.0), default=None)
+
+
+def _rate(finished: Sequence[FrozenTrial]) -> float | None:
+    """Trials a second, lately."""
+    ends = sorted(trial.datetime_complete for trial in finished if trial.datetime_complete is not None)
+    recent = [end for end in ends if ends and ends[-1] - end < _RECENT]
+    gaps = [(later - earlier).total_seconds() for earlier, later in zip(recent, recent[1:], strict=False)]
+    mean = statistics.mean(gaps) if gaps else 0.0
+    return 1 / mean if mean > 0 else None
+
+
+def _workers(running: Sequence[tuple[int, Any, float]], trials: Sequence[FrozenTrial]) -> Table:
+    by_id = {trial._trial_id: trial for trial in trials}
+    table = Table("worker", "trial", "for", "last heard of", box=None, pad_edge=False)
+    for trial_id, worker, silent in sorted(running, key=lambda row: row[0]):
+        trial = by_id.get(trial_id)
+        who = f"{worker['host']}:{worker['pid']}" if worker else "unknown"
+        since = (datetime.now() - trial.datetime_start).total_seconds() if trial and trial.datetime_start else 0.0
+        number = str(trial.number) if trial else "?"
+        table.add_row(f"  {who}", number, _duration(since), f"{silent:.0f} s ago")
+    return table
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+
+
+def stop_study(overrides: Sequence[str], console: Console) -> None:
+    """Tell the workers of a study to finish their trials and leave.
+
+    Raises:
+        UsageError: If there is no such study.
+    """
+    _, opened = named_study(overrides)
+    opened.database.set_control(opened.study_id, stop=True)
+    running = len(opened.database.running(opened.study_id))
+    name = opened.study.study_name
+    console.print(
+        f"Study {name}: {running} worker{'' if running == 1 else 's'} will finish the trial at hand and leave; the "
+        "command that started it goes on with it.",
+        highlight=False,
+    )

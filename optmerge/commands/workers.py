@@ -1,0 +1,89 @@
+"""A search whose trials run in other processes: they are started, watched, and shown as one."""
+
+import contextlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from optmerge.commands.assembly import Assembly
+from optmerge.errors import OptmergeError
+from optmerge.study.charter import OpenStudy
+from optmerge.study.launchers.launcher import Crew, Job
+from optmerge.tracking import Tracker
+
+_PAUSE = 1.0  # seconds between two looks
+RESULT = "result.json"
+
+
+def run_workers(assembly: Assembly, opened: OpenStudy, tracker: Tracker, folder: Path, console: Console) -> None:
+    """Let the launcher's workers run the trials of a study until none is left.
+
+    Raises:
+        OptmergeError: If they cannot go on, or the study was stopped.
+    """
+    from optmerge.commands.search import progress_line
+    from optmerge.study.slots import Ledger, counted
+
+    launcher = assembly.plugins.launcher
+    ledger, shown = Ledger(opened.plan), set[int]()
+    with progress_line(assembly, opened, console) as line, _crew(assembly, folder) as crew:
+        shown |= {trial.number for trial in counted(opened.study.get_trials(deepcopy=False))}
+        console.print(f"{launcher.workers} workers; what they say is in {folder / 'workers'}", highlight=False)
+        while True:
+            control = opened.database.control(opened.study_id)
+            trials = opened.study.get_trials(deepcopy=False)
+            ledger.update(trials)
+            for trial in trials:
+                if trial.state.is_finished() and trial.number not in shown:
+                    shown.add(trial.number)
+                    line.show(trial)
+                    tracker.trial(trial)
+            if ledger.is_done(int(control["trials"])):
+                return
+            if control.get("stop"):
+                raise OptmergeError(f"study {opened.study.study_name} was stopped; run the same command again to go on")
+            if crew.look() == 0:
+                raise OptmergeError("all workers have left before the end; run the same command again to go on")
+            time.sleep(_PAUSE)
+
+
+@contextlib.contextmanager
+def _crew(assembly: Assembly, folder: Path) -> Any:
+    launcher = assembly.plugins.launcher
+    crew = launcher.start(_job(assembly, folder), launcher.workers)
+    try:
+        yield crew
+    finally:
+        crew.stop()
+
+
+def _job(assembly: Assembly, folder: Path) -> Job:
+    config = assembly.config
+    settings = [f"study.folder={config.study.folder}"]
+    settings += [f"storage.{name}={getattr(config.storage, name):g}" for name in ("patience", "beat", "grace")]
+    return Job(str(config.study.name), config.storage.url, settings, folder)
+
+
+def end_elsewhere(assembly: Assembly, folder: Path, console: Console) -> dict[str, Any]:
+    """Let one more worker choose the winner and write it, where workers run; gives the contents of its result.json.
+
+    Raises:
+        OptmergeError: If it fails.
+    """
+    crew: Crew = assembly.plugins.launcher.start(_job(assembly, folder), 1, "end=true")
+    try:
+        with console.status("scoring the finalists, where the workers ran"):
+            while crew.look():
+                time.sleep(_PAUSE)
+    finally:
+        crew.stop()
+    try:
+        result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OptmergeError(
+            f"{folder / RESULT} cannot be read ({error}); study.folder must be one that all machines share"
+        ) from error
+    return result

@@ -1,0 +1,115 @@
+"""What a study carries, so that a worker which knows no more than the database can join it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.exceptions import DuplicatedStudyError
+
+from optmerge.errors import UsageError
+from optmerge.study.database import Database
+from optmerge.study.identity import IDENTITY, check_identity
+from optmerge.study.slots import Plan
+
+SCHEMA, SCHEMA_VERSION = "optmerge:schema", 2  # system attribute: which trials a study has, and where they keep what
+CONFIG = "config"  # user attribute: the whole configuration, but for addresses
+STARTS = "optmerge:starts"  # system attribute: genomes that it begins with
+_PLAN = "optmerge:plan"  # system attribute
+
+
+@dataclass(frozen=True)
+class OpenStudy:
+    """A study that trials can be taken from.
+
+    Attributes:
+        study: The Optuna study.
+        database: Its database.
+        plan: How the search proceeds.
+        starts: Genomes that it begins with.
+    """
+
+    study: optuna.Study
+    database: Database
+    plan: Plan
+    starts: Sequence[Mapping[str, Any]]
+
+    @property
+    def study_id(self) -> int:
+        found: int = self.study._study_id
+        return found
+
+
+def found_study(
+    database: Database,
+    name: str,
+    *,
+    identity: Mapping[str, Any],
+    config: Mapping[str, Any],
+    plan: Plan,
+    starts: Sequence[Mapping[str, Any]],
+) -> OpenStudy:
+    """Create a study, or open the one that another process has just created.
+
+    Args:
+        database: Where.
+        name: Its name.
+        identity: What it is a study of.
+        config: The configuration that it is to carry.
+        plan: How the search is to proceed.
+        starts: Genomes to begin with.
+    """
+    direction = optuna.study.StudyDirection.MAXIMIZE if plan.maximize else optuna.study.StudyDirection.MINIMIZE
+    try:
+        study = optuna.create_study(study_name=name, storage=database, direction=direction)
+    except DuplicatedStudyError:
+        study = optuna.load_study(study_name=name, storage=database)
+    study_id = study._study_id
+    database.set_study_system_attr(study_id, SCHEMA, SCHEMA_VERSION)
+    database.set_study_system_attr(
+        study_id, _PLAN, {"population": plan.population, "lag": plan.lag, "max_retries": plan.max_retries}
+    )
+    database.set_study_system_attr(study_id, STARTS, [dict(start) for start in starts])
+    database.set_study_user_attr(study_id, CONFIG, dict(config))
+    check_identity(study, identity)  # last: a study with an identity is whole
+    return open_study(database, name)
+
+
+def exists(database: Database, name: str) -> bool:
+    """Whether there is a study of that name that was created to the end."""
+    names = database.patiently(lambda: optuna.get_all_study_names(database))
+    if name not in names:
+        return False
+    study = optuna.load_study(study_name=name, storage=database)
+    return IDENTITY in study.user_attrs or bool(study.get_trials(deepcopy=False))
+
+
+def open_study(database: Database, name: str) -> OpenStudy:
+    """Open a study.
+
+    Raises:
+        UsageError: If there is none of that name, or it is of another version of optmerge or none of ours.
+    """
+    if not exists(database, name):
+        names = sorted(database.patiently(lambda: optuna.get_all_study_names(database)))
+        known = f"it has {', '.join(names[:10])}{' and more' if len(names) > 10 else ''}" if names else "it has none"
+        raise UsageError(f"study.name={name}: no such study in this database; {known}")
+    study = optuna.load_study(study_name=name, storage=database)
+    attributes = database.get_study_system_attrs(study._study_id)
+    if IDENTITY not in study.user_attrs:
+        raise UsageError(f"study {name!r} was not made by optmerge; choose another study.name")
+    version = attributes.get(SCHEMA, 1)
+    if version != SCHEMA_VERSION:
+        age = "an older" if version < SCHEMA_VERSION else "a newer"
+        why = ": its trials have no slots, so what its sampler learnt cannot be replayed" if version == 1 else ""
+        raise UsageError(
+            f"study {name!r} was made by {age} optmerge (schema {version}, this one writes {SCHEMA_VERSION}){why}; "
+            "its results can still be looked at; search under another study.name"
+        )
+    control = database.control(study._study_id)
+    plan = Plan(
+        **attributes[_PLAN],
+        maximize=study.direction == optuna.study.StudyDirection.MAXIMIZE,
+        stagnation=control.get("stagnation"),
+    )
+    return OpenStudy(study, database, plan, attributes.get(STARTS, []))

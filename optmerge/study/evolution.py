@@ -1,0 +1,186 @@
+"""Search distributions that are sampled slot by slot and taught generation by generation.
+
+All are of the `cmaes` package. Two things are done otherwise than there. A sample is `m + sigma B D B^T z`, in which
+the signs of the eigenvectors cancel: linear algebra libraries choose them as they like, so that `m + sigma B D z`
+differs from machine to machine. And what falls outside the bounds is set on the bound, where the package samples up to
+a hundred times again at the cost of a matrix product each.
+
+Coordinates are genes in units of their first step size: the start's distance to the lower bound of a gene on [0, 1]
+that begins at 0.5 with a step of 1/6 is 3.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import cmaes
+import numpy as np
+from numpy.typing import NDArray
+
+from optmerge.space.gene import Gene, Value
+
+Floats = NDArray[np.float64]
+
+STEP = 1 / 6  # of the range: the first step size (Akiba et al., 2025)
+_RARE = 0.02  # least probability of a category at first
+
+
+class Distribution(Protocol):
+    """A search distribution."""
+
+    def sample(self, rng: np.random.Generator) -> dict[str, Value]:
+        """A genome."""
+
+    def tell(self, ranked: Sequence[Mapping[str, Value]]) -> None:
+        """Learn from the genomes of a generation, best first."""
+
+
+class Coordinates:
+    """Genes that are numbers, as a vector.
+
+    Args:
+        genes: The genes, in order; all of kind float or int.
+        step: First step size in units of the range, of genes that have none of their own.
+    """
+
+    def __init__(self, genes: Sequence[Gene], step: float) -> None:
+        self.genes = genes
+        self._low = np.array([gene.low for gene in genes], dtype=np.float64)
+        high = np.array([gene.high for gene in genes], dtype=np.float64)
+        self._unit = (high - self._low) * np.array([gene.sigma or step for gene in genes])
+        self.upper = (high - self._low) / self._unit
+
+    def vector(self, genome: Mapping[str, Value]) -> Floats:
+        values = np.array([float(genome[gene.name]) for gene in self.genes])
+        vector: Floats = (values - self._low) / self._unit
+        return vector
+
+    def genome(self, vector: Floats) -> dict[str, Value]:
+        """The genome at a vector, with what is out of bounds set on the bound, and whole numbers rounded."""
+        values = self._low + np.clip(vector, 0.0, self.upper) * self._unit
+        return {
+            gene.name: round(value) if gene.kind == "int" else min(gene.high, max(gene.low, value))
+            for gene, value in zip(self.genes, values.tolist(), strict=True)
+        }
+
+    def whole(self, index: int) -> list[float]:
+        """The coordinates of a whole-number gene's values."""
+        gene = self.genes[index]
+        numbers = np.arange(int(gene.low), int(gene.high) + 1)
+        return [float(value) for value in (numbers - self._low[index]) / self._unit[index]]
+
+
+class Full:
+    """CMA-ES (Hansen, 2016): learns all covariances.
+
+    Args:
+        coordinates: The genes.
+        start: The first mean.
+        population: Genomes of a generation.
+    """
+
+    def __init__(self, coordinates: Coordinates, start: Mapping[str, Value], population: int) -> None:
+        self._coordinates = coordinates
+        self._cma = cmaes.CMA(coordinates.vector(start), 1.0, population_size=population)
+
+    def sample(self, rng: np.random.Generator) -> dict[str, Value]:
+        cma = self._cma
+        axes, lengths = cma._eigen_decomposition()
+        z = rng.standard_normal(cma.dim)
+        return self._coordinates.genome(cma.mean + cma._sigma * (axes @ (lengths * (axes.T @ z))))
+
+    def tell(self, ranked: Sequence[Mapping[str, Value]]) -> None:
+        self._cma.tell([(self._coordinates.vector(genome), float(rank)) for rank, genome in enumerate(ranked)])
+
+
+class Separable:
+    """Separable CMA-ES (Ros and Hansen, 2008): learns variances alone, for hundreds of genes; the same arguments."""
+
+    def __init__(self, coordinates: Coordinates, start: Mapping[str, Value], population: int) -> None:
+        self._coordinates = coordinates
+        self._cma = cmaes.SepCMA(coordinates.vector(start), 1.0, population_size=population)
+
+    def sample(self, rng: np.random.Generator) -> dict[str, Value]:
+        cma = self._cma
+        z = rng.standard_normal(cma.dim)
+        return self._coordinates.genome(cma.mean + cma._sigma * cma._eigen_decomposition() * z)
+
+    def tell(self, ranked: Sequence[Mapping[str, Value]]) -> None:
+        self._cma.tell([(self._coordinates.vector(genome), float(rank)) for rank, genome in enumerate(ranked)])
+
+
+class Mixed:
+    """CatCMA with margin (Hamano et al., 2025): numbers, whole numbers, and categories with probabilities.
+
+    Args:
+        genes: The genes, in order, of any kind.
+        step: First step size in units of the range.
+        start: The first mean, and the categories that are likelier at first.
+        population: Genomes of a generation.
+    """
+
+    def __init__(self, genes: Sequence[Gene], step: float, start: Mapping[str, Value], population: int) -> None:
+        floats = [gene for gene in genes if gene.kind == "float"]
+        wholes = [gene for gene in genes if gene.kind == "int"]
+        self._order = [gene.name for gene in genes]
+        self._numbers = Coordinates([*floats, *wholes], step) if floats or wholes else None
+        self._floats = len(floats)
+        self._categories = [(gene, _categories(gene)) for gene in genes if gene.kind in ("switch", "choice")]
+        given: dict[str, Any] = {}
+        if self._numbers is not None:
+            mean = self._numbers.vector(start)
+            if floats:
+                given["x_space"] = [[0.0, upper] for upper in self._numbers.upper[: self._floats].tolist()]
+            if wholes:
+                given["z_space"] = [self._numbers.whole(i) for i in range(self._floats, len(mean))]
+            given |= {"mean": mean, "sigma": 1.0, "cov": np.eye(len(mean))}
+        if self._categories:
+            given["c_space"] = [len(values) for _, values in self._categories]
+            given["cat_param"] = self._first_probabilities(start)
+        self._cma = cmaes.CatCMAwM(population_size=population, **given)
+
+    def _first_probabilities(self, start: Mapping[str, Value]) -> Floats:
+        """Even, but for a gene with a declared start: twice as likely as all others together."""
+        table = np.zeros((len(self._categories), max(len(values) for _, values in self._categories)))
+        for row, (gene, values) in zip(table, self._categories, strict=True):
+            row[: len(values)] = 1 / len(values)
+            if gene.initial is not None:
+                row[: len(values)] = max(_RARE, 1 / 3 / max(1, len(values) - 1))
+                row[values.index(start[gene.name])] = 0.0
+                row[values.index(start[gene.name])] = 1 - row.sum()
+        return table
+
+    def sample(self, rng: np.random.Generator) -> dict[str, Value]:
+        cma, genome = self._cma, dict[str, Value]()
+        if self._numbers is not None:
+            axes, lengths = cma._eigen_decomposition()
+            z = rng.standard_normal(len(lengths))
+            vector = cma._mean + cma._sigma * cma._A * (axes @ (lengths * (axes.T @ z)))
+            genome |= self._numbers.genome(vector)
+        for row, (gene, values) in enumerate(self._categories):
+            bounds = np.cumsum(cma._q[row, : len(values)])
+            genome[gene.name] = values[min(int(np.searchsorted(bounds, rng.random(), side="right")), len(values) - 1)]
+        return {name: genome[name] for name in self._order}
+
+    def tell(self, ranked: Sequence[Mapping[str, Value]]) -> None:
+        self._cma.tell([(self._solution(genome), float(rank)) for rank, genome in enumerate(ranked)])
+
+    def _solution(self, genome: Mapping[str, Value]) -> cmaes.CatCMAwM.Solution:
+        vector = self._numbers.vector(genome) if self._numbers is not None else None
+        taken = None
+        if self._categories:
+            taken = np.zeros((len(self._categories), max(len(values) for _, values in self._categories)), dtype=bool)
+            for row, (gene, values) in zip(taken, self._categories, strict=True):
+                row[values.index(genome[gene.name])] = True
+        if vector is None:
+            return cmaes.CatCMAwM.Solution(c=taken)
+        return cmaes.CatCMAwM.Solution(vector[: self._floats], vector[self._floats :], taken, vector.copy())
+
+
+def _categories(gene: Gene) -> tuple[Value, ...]:
+    return (False, True) if gene.kind == "switch" else gene.choices
+
+
+def default_population(genes: int) -> int:
+    """Candidates a generation (Hansen, 2016): `4 + floor(3 ln n)`."""
+    return 4 + math.floor(3 * math.log(genes))

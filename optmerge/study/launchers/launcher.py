@@ -1,0 +1,77 @@
+"""What a launcher does."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+URL = "OPTMERGE_STORAGE_URL"  # environment variable; a command line would show a password to everyone on the machine
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker is started with.
+
+    Attributes:
+        study: Name of the study.
+        url: Address of its database.
+        settings: Further settings of the worker command, such as `storage.grace=60`.
+        folder: The study's folder, for logs.
+    """
+
+    study: str
+    url: str
+    settings: Sequence[str]
+    folder: Path
+
+    def command(self, *more: str) -> list[str]:
+        """The command line of a worker."""
+        return [sys.executable, "-m", "optmerge", "worker", f"study.name={self.study}", *self.settings, *more]
+
+    def environment(self) -> dict[str, str]:
+        """The environment of a worker."""
+        return {**os.environ, URL: self.url}
+
+
+class Crew(Protocol):
+    """Workers that were started."""
+
+    def look(self) -> int:
+        """Start those again that died; says how many are at work or will be.
+
+        Raises:
+            OptmergeError: If they cannot go on.
+        """
+
+    def stop(self) -> None:
+        """Let every worker hand its trial back and leave, and wait until all have."""
+
+
+class Launcher(Protocol):
+    """Starts workers.
+
+    Attributes:
+        workers: How many.
+        is_here: Whether they run on this machine, so that the process that started them can choose the winner itself.
+    """
+
+    workers: int
+    is_here: bool
+
+    def start(self, job: Job, count: int, *settings: str) -> Crew:
+        """Start so many workers of a study, with further settings of the worker command."""
+
+
+def refuse_less_than_one(settings: Mapping[str, int]) -> None:
+    """Refuse numbers that are to be at least one.
+
+    Raises:
+        UsageError: Naming the first that is not.
+    """
+    from optmerge.errors import UsageError
+
+    for name, value in settings.items():
+        if value < 1:
+            raise UsageError(f"{name} must be at least 1, got {value}")

@@ -1,0 +1,118 @@
+"""Registered samplers, and how any of them gives the genome of a slot."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any, Protocol, runtime_checkable
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+
+from optmerge.errors import UsageError
+from optmerge.registered import find, names
+from optmerge.space.gene import Gene, Value
+from optmerge.study.database import Claim, Database
+from optmerge.study.slots import Ledger, Slot
+
+_BLOCK = 12  # slots of a generation where the sampler knows of none; pruning compares with closed generations
+
+
+@runtime_checkable
+class SlotSampler(Protocol):
+    """A sampler whose genomes follow from the seed, the slot, and the results of closed generations.
+
+    Attributes:
+        population: Slots of a generation, unless the plan has another number.
+        lag: As in `optmerge.study.slots.Plan`.
+    """
+
+    population: int
+    lag: int | None
+
+    def genome(self, slot: Slot, ledger: Ledger) -> Mapping[str, Value]:
+        """The genome of a slot whose generation may begin."""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A registered sampler with its options."""
+
+    module: ModuleType
+    options: Any
+
+    def check(self, genes: Sequence[Gene]) -> None:
+        """Refuse genes that the sampler cannot handle, and options that have no meaning.
+
+        Raises:
+            UsageError: Naming the first such gene and its kind, or the option.
+        """
+        kinds = {gene.kind for gene in genes}
+        for gene in genes:
+            if gene.kind not in self.module.ACCEPTS:
+                package, _, name = self.module.__name__.rpartition(".")
+                able = [other for other in names(package) if kinds <= find(package, other, "sampler").ACCEPTS]
+                raise UsageError(
+                    f"sampler={name} cannot search {gene.name}, a gene of kind {gene.kind}; these can: "
+                    f"{', '.join(able) or 'none'}"
+                )
+        if genes:
+            self.module.build(self.options, genes, 0)
+
+    def proposer(self, genes: Sequence[Gene], seed: int, starts: Sequence[Mapping[str, Value]] = ()) -> "Proposer":
+        """What gives the genomes of a study."""
+        return Proposer(self, genes, seed, starts)
+
+
+class Proposer:
+    """Gives the genomes of a study's slots.
+
+    Args:
+        sampler: The sampler.
+        genes: The genes, in order.
+        seed: The study's seed.
+        starts: Genomes to begin with, before any of the sampler's; the first of them is where it starts.
+    """
+
+    def __init__(
+        self, sampler: Sampler, genes: Sequence[Gene], seed: int, starts: Sequence[Mapping[str, Value]]
+    ) -> None:
+        first = starts[0] if starts else {}
+        self.genes = [replace(gene, initial=first[gene.name]) if gene.name in first else gene for gene in genes]
+        self.distributions: dict[str, BaseDistribution] = {gene.name: gene.distribution() for gene in genes}
+        self.seed = seed
+        self._sampler = sampler
+        self._starts = starts
+        built = sampler.module.build(sampler.options, self.genes, seed)
+        self._of_slots = built if isinstance(built, SlotSampler) else None
+        self.population = self._of_slots.population if self._of_slots else _BLOCK
+        self.lag: int | None = self._of_slots.lag if self._of_slots else None
+
+    def genome(self, slot: Slot, ledger: Ledger) -> Mapping[str, Value] | None:
+        """The genome of a slot; None where the sampler wants to know its trial first, see `complete`."""
+        position = ledger.plan.position(slot)
+        if position < len(self._starts):
+            return self._starts[position]
+        if self._of_slots is not None:
+            return self._of_slots.genome(slot, ledger)
+        return {gene.name: gene.start() for gene in self.genes} if position == 0 else None
+
+    def complete(self, study: optuna.Study, database: Database, claim: Claim, position: int) -> Mapping[str, Value]:
+        """Let one of Optuna's samplers give the genome of a trial, and write it in one transaction.
+
+        Its seed follows from the study's and the slot's place alone. What it knows of the study is what has come in.
+        """
+        digest = hashlib.sha256(f"{self.seed}\0{position}".encode()).digest()
+        seed = int.from_bytes(digest[:4], "little") % (2**31 - 1)
+        sampler = self._sampler.module.build(self._sampler.options, self.genes, seed)
+        assert isinstance(sampler, BaseSampler)
+        trial = study._storage.get_trial(claim.trial_id)
+        sampler.before_trial(study, trial)
+        space = sampler.infer_relative_search_space(study, trial)
+        genome = dict(sampler.sample_relative(study, trial, space))
+        for name, distribution in self.distributions.items():
+            if name not in genome:
+                genome[name] = sampler.sample_independent(study, trial, name, distribution)
+        database.set_genome(claim.trial_id, genome, self.distributions)
+        return genome
