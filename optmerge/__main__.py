@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from optmerge.errors import OptmergeError, UsageError
@@ -52,8 +53,20 @@ _HYDRA_ONLY = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--resolve", "--pa
 
 def main() -> None:
     """Entry point: run the command line and exit."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill ends as cleanly as ctrl-C
+    signal.signal(signal.SIGTERM, _leave)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is ignored in the background
+        signal.signal(signal.SIGINT, _leave)
     sys.exit(run(sys.argv[1:]))
+
+
+def _leave(_: int, __: FrameType | None) -> NoReturn:
+    """End as cleanly at a polite kill as at ctrl-C.
+
+    A scheduler kills politely more than once, and a worker whose terminal got ctrl-C is told by its search too: later
+    ones do not disturb the handing back of a trial.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -38,7 +38,8 @@ def run_fork(overrides: Sequence[str], console: Console) -> None:
     best = ranked(opened.study, "maximize" if opened.plan.maximize else "minimize")[:_BEST]
     if not best:
         raise UsageError(f"study {old} has no trial that ran to the end, so there is nothing to begin from")
-    assembly = assemble(carried_config(opened, here, where), find_plugins(here), lambda text: None)
+    before = carried_config(opened, here, where)
+    assembly = assemble(before, find_plugins(before), lambda text: None)
     config = carried_config(opened, here, [word for word in settings if word not in where])
     config.study.name = new
     folder = Path(config.study.folder) / new / "starts"

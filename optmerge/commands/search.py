@@ -23,6 +23,8 @@ from optmerge.study.charter import OpenStudy, open_study
 from optmerge.tracking import Tracker
 
 if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
     from optmerge.study.database import Database
     from optmerge.study.objective import Objective
 
@@ -52,7 +54,13 @@ def run_search(config: Config, console: Console) -> dict[str, Any]:
         return done
     _check_room(assembly, folder)
     opened = known or create_study(assembly, database)
-    database.set_control(opened.study_id, trials=config.study.trials, stagnation=config.study.stagnation, stop=False)
+    database.set_control(
+        opened.study_id,
+        trials=config.study.trials,
+        stagnation=config.study.stagnation,
+        stop=False,
+        since=len(opened.study.get_trials(deepcopy=False)),
+    )
     opened = open_study(database, str(config.study.name))
     module, options = plugins.tracking
     tracker = module.build(options)
@@ -145,9 +153,37 @@ def _search(run: Run) -> None:
     assembly, opened = run.assembly, run.opened
     proposer = assembly.plugins.sampler.proposer(assembly.space.genes, assembly.config.study.seed, opened.starts)
     with progress_line(assembly, opened, run.console) as line:
-        for trial in work(opened.study, opened.database, opened.plan, proposer, objective):
-            line.show(trial)
-            run.tracker.trial(trial)
+        shown = Shown(opened, line, run.tracker)
+        for _ in work(opened.study, opened.database, opened.plan, proposer, objective):
+            shown.update()
+        shown.update()  # others may have finished the last ones
+
+
+class Shown:
+    """What a progress line and a tracker were told of a study, whoever ran its trials.
+
+    Args:
+        opened: The study; what ended before is known already.
+        line: The progress line.
+        tracker: The tracker.
+    """
+
+    def __init__(self, opened: OpenStudy, line: ProgressLine, tracker: Tracker) -> None:
+        self._study = opened.study
+        self._line = line
+        self._tracker = tracker
+        self._numbers = {trial.number for trial in self._ended()}
+
+    def update(self) -> None:
+        """Tell them of the trials that ended since the last time."""
+        for trial in self._ended():
+            if trial.number not in self._numbers:
+                self._numbers.add(trial.number)
+                self._line.show(trial)
+                self._tracker.trial(trial)
+
+    def _ended(self) -> "list[FrozenTrial]":
+        return [trial for trial in self._study.get_trials(deepcopy=False) if trial.state.is_finished()]
 
 
 def objective_of(run: Run) -> "Objective":
@@ -216,12 +252,10 @@ def create_study(assembly: Assembly, database: "Database") -> OpenStudy:
     config, plugins = assembly.config, assembly.plugins
     starts = starting_genomes(assembly)
     proposer = plugins.sampler.proposer(assembly.space.genes, config.study.seed, starts)
-    population = proposer.population
-    if config.sampler.get("population") is None:
-        population = max(population, plugins.launcher.workers)
+    population, lag = proposer.arrangement(plugins.launcher.workers)
     plan = Plan(
         population=population,
-        lag=proposer.lag,
+        lag=lag,
         maximize=plugins.task.objectives[0].direction == "maximize",
         max_retries=config.study.max_retries,
     )

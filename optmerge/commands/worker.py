@@ -72,6 +72,7 @@ def run_worker(overrides: Sequence[str], console: Console) -> None:
     quiet_libraries()
     here, opened = named_study(overrides)
     config = carried_config(opened, here, overrides)
+    config.launcher = {"name": "local"}  # it starts no others, and what the study's launcher needs may not be here
 
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False)

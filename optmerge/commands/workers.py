@@ -24,29 +24,24 @@ def run_workers(assembly: Assembly, opened: OpenStudy, tracker: Tracker, folder:
     Raises:
         OptmergeError: If they cannot go on, or the study was stopped.
     """
-    from optmerge.commands.search import progress_line
-    from optmerge.study.slots import Ledger, counted
+    from optmerge.commands.search import Shown, progress_line
+    from optmerge.study.slots import Ledger
 
     launcher = assembly.plugins.launcher
-    ledger, shown = Ledger(opened.plan), set[int]()
+    ledger = Ledger(opened.plan)
     with progress_line(assembly, opened, console) as line, _crew(assembly, folder) as crew:
-        shown |= {trial.number for trial in counted(opened.study.get_trials(deepcopy=False))}
+        shown = Shown(opened, line, tracker)
         console.print(f"{launcher.workers} workers; what they say is in {folder / 'workers'}", highlight=False)
         while True:
+            left = crew.look()  # first: those that leave when all is done must not look as if they had fled
             control = opened.database.control(opened.study_id)
-            trials = opened.study.get_trials(deepcopy=False)
-            ledger.update(trials)
-            for trial in trials:
-                if trial.state.is_finished() and trial.number not in shown:
-                    shown.add(trial.number)
-                    line.show(trial)
-                    tracker.trial(trial)
+            ledger.update(opened.study.get_trials(deepcopy=False))
+            shown.update()
             if ledger.is_done(int(control["trials"])):
                 return
-            if control.get("stop"):
-                raise OptmergeError(f"study {opened.study.study_name} was stopped; run the same command again to go on")
-            if crew.look() == 0:
-                raise OptmergeError("all workers have left before the end; run the same command again to go on")
+            if left == 0:
+                why = "was stopped" if control.get("stop") else "has lost all its workers before the end"
+                raise OptmergeError(f"study {opened.study.study_name} {why}; run the same command again to go on")
             time.sleep(_PAUSE)
 
 

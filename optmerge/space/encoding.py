@@ -1,6 +1,7 @@
 """From a recipe back to a genome, so that a search can begin from what is known."""
 
 import fnmatch
+import statistics
 from collections.abc import Sequence
 
 from optmerge.errors import UsageError
@@ -41,7 +42,7 @@ def genome_of(recipe: Recipe, space: ParameterSpace, names: Sequence[str]) -> di
         ]
         if name in genes:
             gene = genes[name]
-            genome[name] = _within(sum(found) / len(found), gene) if found else gene.start()
+            genome[name] = _within(_mean(found), gene) if found else gene.start()
     if METHOD in genes:
         genome[METHOD] = root.method
     if SOURCES in genes:
@@ -80,6 +81,11 @@ def _values(root: MergeNode, names: Sequence[str]) -> dict[tuple[str, str, str],
 
 def _tensors(group: Group, names: Sequence[str]) -> set[str]:
     return {name for pattern in group.tensors for name in fnmatch.filter(names, pattern)}
+
+
+def _mean(values: Sequence[float]) -> float:
+    """The mean; of equal values exactly their own."""
+    return values[0] if len(set(values)) == 1 else statistics.fmean(values)
 
 
 def _within(value: float, gene: Gene) -> Value:

@@ -58,12 +58,20 @@ def found_study(
         config: The configuration that it is to carry.
         plan: How the search is to proceed.
         starts: Genomes to begin with.
+
+    Raises:
+        UsageError: If there is a study of that name that is none of ours.
     """
     direction = optuna.study.StudyDirection.MAXIMIZE if plan.maximize else optuna.study.StudyDirection.MINIMIZE
     try:
         study = optuna.create_study(study_name=name, storage=database, direction=direction)
     except DuplicatedStudyError:
         study = optuna.load_study(study_name=name, storage=database)
+        if study.directions != [direction]:
+            raise UsageError(f"study {name!r} was not made by optmerge; choose another study.name") from None
+        if IDENTITY in study.user_attrs:  # whole, and perhaps at work: its plan must not change
+            check_identity(study, identity)
+            return open_study(database, name)
     study_id = study._study_id
     database.set_study_system_attr(study_id, SCHEMA, SCHEMA_VERSION)
     database.set_study_system_attr(

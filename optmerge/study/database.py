@@ -5,12 +5,14 @@ transactions. Optuna's storage writes every parameter and attribute in one of it
 """
 
 import json
+import math
 import random
+import signal
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -87,6 +89,7 @@ class Database(RDBStorage):
         self.patience = patience
         self.beat = beat
         self.grace = grace
+        self._held_up = -math.inf  # when the database was last waited for in vain
         self._distributions: dict[str, BaseDistribution] = {}
         self._jsons: dict[BaseDistribution, str] = {}
 
@@ -194,10 +197,26 @@ class Database(RDBStorage):
 
         self._transact(act)
 
+    def hand_back(self, study_id: int, worker: Mapping[str, Any], reason: str) -> None:
+        """End whatever trials a worker has, without a result.
+
+        Args:
+            study_id: The study.
+            worker: Who took them.
+            reason: What is written down as the reason.
+        """
+        for trial_id, whose, _ in self.running(study_id):
+            if whose == worker:
+                with suppress(TrialLostError):  # it has ended meanwhile
+                    self.finish(trial_id, TrialState.FAIL, None, {ERROR: reason})
+
     # Workers that died.
 
     def reap(self, study_id: int, is_dead: Callable[[Mapping[str, Any]], bool], reason: str) -> int:
         """End the trials of workers that are dead, or have not been heard of for the time of grace.
+
+        Whoever has just waited for the database does not judge by silence: others waited too, and for them to be heard
+        of again takes some time.
 
         Args:
             study_id: The study.
@@ -207,10 +226,12 @@ class Database(RDBStorage):
         Returns:
             How many trials were ended.
         """
+        running = self.running(study_id)
+        longest = self.grace if time.monotonic() - self._held_up > self.grace else math.inf
         suspects = {
             trial_id: dead
-            for trial_id, worker, silent in self.running(study_id)
-            if (dead := worker is not None and is_dead(worker)) or silent > self.grace
+            for trial_id, worker, silent in running
+            if (dead := worker is not None and is_dead(worker)) or silent > longest
         }
         if not suspects:
             return 0
@@ -287,6 +308,15 @@ class Database(RDBStorage):
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
         return self.patiently(lambda: RDBStorage.get_study_user_attrs(self, study_id))
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        return self.patiently(lambda: RDBStorage.get_study_system_attrs(self, study_id))
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        return self.patiently(lambda: RDBStorage.get_trial(self, trial_id))
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self.patiently(lambda: RDBStorage.set_trial_system_attr(self, trial_id, key, value))
 
     # Reading, much faster than Optuna's own.
 
@@ -499,7 +529,11 @@ class Database(RDBStorage):
         began, pause = time.monotonic(), 0.05
         while True:
             try:
-                return act()
+                with _undisturbed():
+                    found = act()
+                if time.monotonic() - began > self.beat:
+                    self._held_up = time.monotonic()
+                return found
             except (DBAPIError, StorageInternalError) as error:
                 cause = error if isinstance(error, DBAPIError) else error.__cause__
                 if not isinstance(cause, DBAPIError):
@@ -512,7 +546,7 @@ class Database(RDBStorage):
                         f"the study database has not answered for {self.patience:.0f} s: {reason}"
                     ) from error
             time.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(5.0, pause * 2)
+            pause = min(5.0, self.beat, pause * 2)
 
     def _passes(self, error: DBAPIError) -> bool:
         if self.engine.dialect.name == "sqlite":
@@ -524,9 +558,38 @@ class Database(RDBStorage):
 
 @contextmanager
 def reading(engine: sqlalchemy.Engine) -> Iterator[Connection]:
-    """A connection for reading alone: on SQLite without the write lock."""
-    with engine.connect().execution_options(optmerge_reading=True) as connection:
+    """A connection for reading alone: on SQLite without the write lock, and all of it as of one moment."""
+    options: dict[str, Any] = {"optmerge_reading": True}
+    if engine.dialect.name == "postgresql":
+        # By default its every statement sees what was committed before it: parameters of trials that the one before
+        # did not see.
+        options["isolation_level"] = "REPEATABLE READ"
+    with engine.connect().execution_options(**options) as connection:
         yield connection
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold back ctrl-C and requests to leave, until the context ends.
+
+    An interruption in the middle of a transaction may leave it open, and with it the lock that handing the trial back
+    needs.
+    """
+    if threading.current_thread() is not threading.main_thread():  # no other is interrupted
+        yield
+        return
+    held: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: held.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for told in held:
+            signal.raise_signal(told)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ that begins at 0.5 with a step of 1/6 is 3.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import cmaes
 import numpy as np
@@ -24,6 +24,12 @@ Floats = NDArray[np.float64]
 STEP = 1 / 6  # of the range: the first step size (Akiba et al., 2025)
 _RARE = 0.02  # least probability of a category at first
 
+# Where a generation was sampled before the one before it was learnt from, its genomes are moved along by this share of
+# the way that the mean has gone since. Without, each generation would take the mean back to where its parents left it:
+# two searches, each at half the pace. With all of it the steps add up, and can diverge. Measured on ellipsoids of 12
+# and 40 genes, populations 11 to 32, evaluations to a target against those at 0: 0.82 at 0.5, 0.79 at 0.6, 0.77 at 0.7.
+_MOVED_ALONG = 0.6
+
 
 class Distribution(Protocol):
     """A search distribution."""
@@ -31,8 +37,13 @@ class Distribution(Protocol):
     def sample(self, rng: np.random.Generator) -> dict[str, Value]:
         """A genome."""
 
-    def tell(self, ranked: Sequence[Mapping[str, Value]]) -> None:
-        """Learn from the genomes of a generation, best first."""
+    def tell(self, ranked: Sequence[Mapping[str, Value]], parent: Self) -> None:
+        """Learn from the genomes of a generation, best first.
+
+        Args:
+            ranked: The genomes.
+            parent: The distribution that they are samples of; in a pipelined search it is older than this one.
+        """
 
 
 class Coordinates:
@@ -89,8 +100,11 @@ class Full:
         z = rng.standard_normal(cma.dim)
         return self._coordinates.genome(cma.mean + cma._sigma * (axes @ (lengths * (axes.T @ z))))
 
-    def tell(self, ranked: Sequence[Mapping[str, Value]]) -> None:
-        self._cma.tell([(self._coordinates.vector(genome), float(rank)) for rank, genome in enumerate(ranked)])
+    def tell(self, ranked: Sequence[Mapping[str, Value]], parent: Self) -> None:
+        moved = _MOVED_ALONG * (self._cma.mean - parent._cma.mean)
+        self._cma.tell([(self._coordinates.vector(genome) + moved, float(rank)) for rank, genome in enumerate(ranked)])
+        # The package rounds otherwise where it is copied before its axes are known than where it is copied after.
+        self._cma._eigen_decomposition()
 
 
 class Separable:
@@ -105,8 +119,9 @@ class Separable:
         z = rng.standard_normal(cma.dim)
         return self._coordinates.genome(cma.mean + cma._sigma * cma._eigen_decomposition() * z)
 
-    def tell(self, ranked: Sequence[Mapping[str, Value]]) -> None:
-        self._cma.tell([(self._coordinates.vector(genome), float(rank)) for rank, genome in enumerate(ranked)])
+    def tell(self, ranked: Sequence[Mapping[str, Value]], parent: Self) -> None:
+        moved = _MOVED_ALONG * (self._cma.mean - parent._cma.mean)
+        self._cma.tell([(self._coordinates.vector(genome) + moved, float(rank)) for rank, genome in enumerate(ranked)])
 
 
 class Mixed:
@@ -162,11 +177,15 @@ class Mixed:
             genome[gene.name] = values[min(int(np.searchsorted(bounds, rng.random(), side="right")), len(values) - 1)]
         return {name: genome[name] for name in self._order}
 
-    def tell(self, ranked: Sequence[Mapping[str, Value]]) -> None:
-        self._cma.tell([(self._solution(genome), float(rank)) for rank, genome in enumerate(ranked)])
+    def tell(self, ranked: Sequence[Mapping[str, Value]], parent: Self) -> None:
+        moved = np.zeros(0)
+        if self._numbers is not None:
+            moved = _MOVED_ALONG * (self._cma._mean - parent._cma._mean)
+            moved[self._floats :] = 0.0  # a whole number stays one
+        self._cma.tell([(self._solution(genome, moved), float(rank)) for rank, genome in enumerate(ranked)])
 
-    def _solution(self, genome: Mapping[str, Value]) -> cmaes.CatCMAwM.Solution:
-        vector = self._numbers.vector(genome) if self._numbers is not None else None
+    def _solution(self, genome: Mapping[str, Value], moved: Floats) -> cmaes.CatCMAwM.Solution:
+        vector = self._numbers.vector(genome) + moved if self._numbers is not None else None
         taken = None
         if self._categories:
             taken = np.zeros((len(self._categories), max(len(values) for _, values in self._categories)), dtype=bool)
@@ -183,4 +202,4 @@ def _categories(gene: Gene) -> tuple[Value, ...]:
 
 def default_population(genes: int) -> int:
     """Candidates a generation (Hansen, 2016): `4 + floor(3 ln n)`."""
-    return 4 + math.floor(3 * math.log(genes))
+    return 4 + math.floor(3 * math.log(max(1, genes)))

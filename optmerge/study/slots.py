@@ -211,10 +211,14 @@ class Ledger:
             elif state.result is None and not state.running:
                 yield Vacancy(slot, state.last)
 
-    def failing(self) -> str | None:
-        """Why the search should end: the first trials, or very many in a row, failed alike."""
+    def failing(self, since: int = 0) -> str | None:
+        """Why the search should end: the first trials, or very many in a row, failed alike.
+
+        Args:
+            since: The number of the first trial to look at: whoever starts a search again has mended what failed.
+        """
         last_success = max((trial.number for trial in self.finished()), default=-1)
-        reasons = [reason for number, reason in sorted(self._failures) if number > last_success]
+        reasons = [reason for number, reason in sorted(self._failures) if number > last_success and number >= since]
         most = _ALIKE_AT_FIRST if last_success < 0 else _ALIKE
         if len(reasons) >= most and len(set(reasons[-most:])) == 1:
             return f"{most} trials in a row failed alike: {reasons[-1]}"

@@ -46,6 +46,8 @@ def open_storage(url: str, *, patience: float = 600.0, beat: float = 15.0, grace
         raise UsageError(f"storage.url={shown}: cannot open this database: {_reason(error, parsed)}") from error
     if is_file:
         _share_sqlite(storage)
+    elif storage.engine.dialect.name == "postgresql":
+        _share_postgresql(storage, grace)
     return storage
 
 
@@ -96,6 +98,23 @@ def _share_sqlite(storage: Database) -> None:
 
     event.listen(storage.engine, "connect", connect)
     event.listen(storage.engine, "begin", begin)
+    storage.engine.dispose()
+
+
+def _share_postgresql(storage: Database, grace: float) -> None:
+    """Let a worker that is not heard of hold up no others, and all workers write the same time.
+
+    A worker may be stopped, or its network cut, in the middle of a transaction: its locks would be kept until TCP gives
+    up, hours later. And signs of life are written in the time zone of the session, which a client may have of its own.
+    """
+
+    def connect(connection: Any, _: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET idle_in_transaction_session_timeout = {max(1, round(1000 * grace))}")
+            cursor.execute("SET timezone = 'UTC'")
+        connection.commit()
+
+    event.listen(storage.engine, "connect", connect)
     storage.engine.dispose()
 
 

@@ -1,5 +1,6 @@
 """A worker: takes the slots of a study one after the other until none is left, as any number of others do beside it."""
 
+import contextlib
 import itertools
 import logging
 import os
@@ -25,6 +26,7 @@ _LEAST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5  # seconds between two looks for a vaca
 _BETWEEN_REAPS = 2.0  # seconds between two looks for trials of dead workers
 _OFFERED = 1000  # vacant slots to choose from when others take some at the same time
 _HURRY = 5.0  # seconds for handing a trial back
+_INTERRUPTIONS = 3  # so many of them do not prevent that
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +80,28 @@ def work(
         StoppedError: If the study was told to stop.
         OptmergeError: If the first trials of the study, or very many in a row, fail alike; or the database fails.
     """
-    study_id = study._study_id
-    ledger, me = Ledger(plan), this_worker()
+    me = this_worker()
+    try:
+        yield from _work(study, database, plan, proposer, evaluate, me)
+    except (KeyboardInterrupt, SystemExit, Exception) as error:
+        if not _is_interruption(error):
+            raise
+        database.patience = _HURRY  # whoever stops this worker does not wait for long
+        _hand_back(study, database, me)
+        if isinstance(error, Exception):
+            raise KeyboardInterrupt from error
+        raise
+
+
+def _work(
+    study: optuna.Study,
+    database: Database,
+    plan: Plan,
+    proposer: Proposer,
+    evaluate: Evaluate,
+    me: Mapping[str, Any],
+) -> Iterator[FrozenTrial]:
+    study_id, ledger = study._study_id, Ledger(plan)
     pause, reaped = _LEAST_PAUSE, 0.0
     while True:
         control = database.control(study_id)
@@ -90,7 +112,7 @@ def work(
             reaped = time.monotonic()
         budget = int(control["trials"])
         trials = study.get_trials(deepcopy=False)
-        failing = ledger.update(trials).failing()
+        failing = ledger.update(trials).failing(int(control.get("since", 0)))
         if failing:
             raise OptmergeError(failing)
         if ledger.is_done(budget):
@@ -142,15 +164,37 @@ def _run(
     except (TrialLostError, StorageError):
         raise
     except Exception as error:  # whatever it is, such as exhausted memory: the next candidate may do better
+        if _is_interruption(error):
+            raise
         log.debug("trial failed", exc_info=True)
         reason = str(error) if isinstance(error, OptmergeError) else f"{type(error).__name__}: {_first_line(error)}"
         attributes = error.attributes if isinstance(error, TrialFailedError) else {}
         outcome = Outcome(TrialState.FAIL, None, {**attributes, ERROR: reason})
-    except BaseException:
-        database.patience = _HURRY  # whoever stops this worker does not wait for long
-        database.finish(claim.trial_id, TrialState.FAIL, None, {ERROR: HANDED_BACK})
-        raise
     database.finish(claim.trial_id, outcome.state, outcome.value, outcome.attributes)
+
+
+def _is_interruption(error: BaseException | None) -> bool:
+    """Whether this is how ctrl-C or a signal ended something; an error of whoever cleaned up may hide it."""
+    while error is not None:
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _hand_back(study: optuna.Study, database: Database, me: Mapping[str, Any]) -> None:
+    """End the trial that this worker has, if it has one, so that others take its slot without waiting for the grace.
+
+    It is looked up, as a worker that was interrupted by the end of a claim does not know what it has. And it is tried
+    more than once, as ctrl-C reaches a worker twice: from the terminal, and from its launcher.
+    """
+    for _ in range(_INTERRUPTIONS):
+        with contextlib.suppress(KeyboardInterrupt):
+            try:
+                database.hand_back(study._study_id, me, HANDED_BACK)
+            except StorageError as error:
+                log.warning("the trial at hand was left to be found by others: %s", error)
+            return
 
 
 def reap(study_id: int, database: Database) -> int:

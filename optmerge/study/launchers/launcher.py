@@ -75,3 +75,17 @@ def refuse_less_than_one(settings: Mapping[str, int]) -> None:
     for name, value in settings.items():
         if value < 1:
             raise UsageError(f"{name} must be at least 1, got {value}")
+
+
+def refuse_without(library: str, launcher: str) -> None:
+    """Refuse a launcher whose library is not installed; nothing of it is loaded yet.
+
+    Raises:
+        UsageError: Saying what to install.
+    """
+    from importlib.util import find_spec
+
+    from optmerge.errors import UsageError
+
+    if find_spec(library) is None:
+        raise UsageError(f"launcher={launcher} needs {library}, which is not there; pip install 'optmerge[{launcher}]'")

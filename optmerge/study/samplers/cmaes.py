@@ -42,13 +42,14 @@ class Options:
         variant: `full` learns all covariances, `separable` variances alone, `mixed` also whole numbers, switches and
             choices; `auto` takes `mixed` where there are such, `separable` from 100 genes on, else `full`.
         pipeline: A generation need not wait for the last trials of the one before: it is taught by those before that.
-            No worker ever waits, at the price of more trials to the same fitness.
+            Workers hardly wait, at the price of more trials to the same fitness. By default so where there are more
+            workers than a generation has genomes.
     """
 
     population: int | None = None
     sigma: float | None = None
     variant: str = "auto"
-    pipeline: bool = False
+    pipeline: bool | None = None
 
 
 class CmaEsSampler(BaseSampler):
@@ -62,7 +63,7 @@ class CmaEsSampler(BaseSampler):
 
     def __init__(self, options: Options, genes: Sequence[Gene], seed: int) -> None:
         self.population = options.population or default_population(len(genes))
-        self.lag: int | None = int(options.pipeline)
+        self.lag: int | None = int(options.pipeline or False)
         self._options = options
         self._genes = genes
         self._seed = seed
@@ -79,7 +80,8 @@ class CmaEsSampler(BaseSampler):
         if variant == "mixed":
             return Mixed(self._genes, step, start, population)
         coordinates = Coordinates(self._genes, step)
-        return (Full if variant == "full" else Separable)(coordinates, start, population)
+        # One gene has no covariances, and the package no separable form of it.
+        return (Full if variant == "full" or len(self._genes) == 1 else Separable)(coordinates, start, population)
 
     def genome(self, slot: Slot, ledger: Ledger) -> dict[str, Value]:
         """The genome of a slot.
@@ -94,12 +96,15 @@ class CmaEsSampler(BaseSampler):
     def _after(self, lessons: int, ledger: Ledger) -> Distribution:
         """The distribution after so many generations."""
         if not self._taught:
-            self._taught[0] = self._first(ledger.plan.population)
+            with np.errstate(divide="ignore"):  # the package divides by zero, to no harm, where one of three teaches
+                self._taught[0] = self._first(ledger.plan.population)
         known = max(count for count in self._taught if count <= lessons)
         distribution = self._taught[known]
         for generation in range(known, lessons):
             distribution = copy.deepcopy(distribution)
-            distribution.tell([trial.params for trial in ranked(ledger.generation(generation), ledger.plan)])
+            parent = self._taught[ledger.plan.taught_by(generation)]
+            order = ranked(ledger.generation(generation), ledger.plan)
+            distribution.tell([trial.params for trial in order], parent)
             self._taught[generation + 1] = distribution
             # Slots of the generation before may still have to be filled anew.
             self._taught = {count: self._taught[count] for count in sorted({0, *sorted(self._taught)[-3:]})}
