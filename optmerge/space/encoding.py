@@ -2,7 +2,7 @@
 
 import fnmatch
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from optmerge.errors import UsageError
 from optmerge.recipe import Group, MergeNode, Recipe, node_sha256
@@ -14,8 +14,8 @@ from optmerge.space.searched import METHOD, SOURCES
 def genome_of(recipe: Recipe, space: ParameterSpace, names: Sequence[str]) -> dict[str, Value]:
     """The genome of a space that is nearest to a recipe.
 
-    A recipe of the same space is met exactly. Where its groups are others, a gene is the mean over its tensors; what
-    lies outside a gene's range is moved to its end.
+    A recipe of the same space is met exactly (but for rounding, where anchors lie between layers). Where its groups are
+    others, a gene is the mean over its tensors; what lies outside a gene's range is moved to its end.
 
     Args:
         recipe: The recipe, of any grouping.
@@ -31,18 +31,19 @@ def genome_of(recipe: Recipe, space: ParameterSpace, names: Sequence[str]) -> di
         raise UsageError(
             f"study.warm_start: a recipe merges by {root.method}, this search by {', '.join(space.methods())}"
         )
-    aliases = _aliases(root, space)
+    aliases = {"": "", **_aliases(root, space)}
     values = _values(root, names)
-    genome: dict[str, Value] = {}
-    for name, uses in space.uses(root.method, names).items():
-        found = [
-            value
-            for tensor, alias, parameter in uses
-            if (value := values.get((tensor, aliases.get(alias, alias), parameter))) is not None
-        ]
-        if name in genes:
-            gene = genes[name]
-            genome[name] = _within(_mean(found), gene) if found else gene.start()
+    alone: dict[str, list[float]] = {}
+    between: list[tuple[Mapping[str, float], float]] = []
+    for (tensor, alias, parameter), shares in sorted(space.shares(root.method, names).items()):
+        value = values.get((tensor, aliases[alias], parameter)) if alias in aliases else None
+        if value is not None and len(shares) > 1:
+            between.append((shares, value))
+        elif value is not None:
+            alone.setdefault(next(iter(shares)), []).append(value)
+    found = {name: _mean(of_tensors) for name, of_tensors in alone.items()}
+    found |= _fitted(between, found)
+    genome: dict[str, Value] = {name: _within(value, genes[name]) for name, value in found.items() if name in genes}
     if METHOD in genes:
         genome[METHOD] = root.method
     if SOURCES in genes:
@@ -86,6 +87,26 @@ def _tensors(group: Group, names: Sequence[str]) -> set[str]:
 def _mean(values: Sequence[float]) -> float:
     """The mean; of equal values exactly their own."""
     return values[0] if len(set(values)) == 1 else statistics.fmean(values)
+
+
+def _fitted(between: Sequence[tuple[Mapping[str, float], float]], known: Mapping[str, float]) -> dict[str, float]:
+    """The values of those not known whose weighted means are nearest to what they should be.
+
+    Args:
+        between: Names with their weights, and what their weighted mean should be.
+        known: Names to values.
+    """
+    import numpy as np
+
+    names = sorted({name for shares, _ in between for name in shares if name not in known})
+    if not names:
+        return {}
+    weights = np.array([[shares.get(name, 0.0) for name in names] for shares, _ in between])
+    wanted = [
+        value - sum(share * known[name] for name, share in shares.items() if name in known) for shares, value in between
+    ]
+    fitted: list[float] = np.linalg.lstsq(weights, np.array(wanted), rcond=None)[0].tolist()
+    return dict(zip(names, fitted, strict=True))
 
 
 def _within(value: float, gene: Gene) -> Value:

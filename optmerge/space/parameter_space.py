@@ -132,30 +132,26 @@ class ParameterSpace:
         """Alias to node hash, of the sources that may take part."""
         return {alias: node_sha256(node) for alias, node in self._ingredients.sources.items()}
 
-    def uses(self, method: str, names: Sequence[str]) -> dict[str, list[tuple[str, str, str]]]:
-        """What each value decides in the recipes of a method.
+    def shares(self, method: str, names: Sequence[str]) -> dict[tuple[str, str, str], dict[str, float]]:
+        """What decides each value in the recipes of a method.
 
         Args:
             method: The method.
             names: Names of the model's tensors.
 
         Returns:
-            Name of a gene or fixed value to tensor, alias (empty where sources share it) and parameter. Where values
-            are interpolated over the depth: those tensors that it decides alone or, where there are none, most of.
+            Tensor, alias (empty where sources share the value) and parameter, to the names of the genes or fixed values
+            that it is the weighted mean of.
         """
         plan = self._plans[method]
-        weighed: dict[str, list[tuple[float, str, str, str]]] = {}
+        found: dict[tuple[str, str, str], dict[str, float]] = {}
         for name, group in self._groups.items():
-            of_source = {**plan.per_source.get(name, {}), "": plan.shared.get(name, ())}
-            tensors = sorted({tensor for pattern in group.tensors for tensor in fnmatch.filter(names, pattern)})
-            for alias, cells in of_source.items():
+            tensors = {tensor for pattern in group.tensors for tensor in fnmatch.filter(names, pattern)}
+            for alias, cells in {**plan.per_source.get(name, {}), "": plan.shared.get(name, ())}.items():
                 for cell in cells:
-                    for gene, weight in ((cell.first, 1 - cell.share), (cell.second, cell.share)):
-                        if weight:
-                            rows = [(weight, tensor, alias, cell.parameter) for tensor in tensors]
-                            weighed.setdefault(gene, []).extend(rows)
-        most = {gene: max(row[0] for row in rows) for gene, rows in weighed.items() if rows}
-        return {gene: [row[1:] for row in weighed[gene] if row[0] == weight] for gene, weight in most.items()}
+                    shares = {cell.second: cell.share, cell.first: 1 - cell.share} if cell.share else {cell.first: 1.0}
+                    found |= {(tensor, alias, cell.parameter): shares for tensor in tensors}
+        return found
 
     def description(self) -> dict[str, Any]:
         """What all recipes of the space share, as plain data.

@@ -24,8 +24,13 @@ def identity(
         task: The task's fingerprint.
         search: Seed, sampler and pruner with their settings.
     """
+
+    def declared(gene: Gene) -> list[Any]:
+        step = [] if gene.sigma is None else [gene.sigma]
+        return [gene.kind, gene.low, gene.high, gene.start(), *gene.choices, *step]
+
     return {
-        "genes": {gene.name: [gene.kind, gene.low, gene.high, gene.start(), *gene.choices] for gene in genes},
+        "genes": {gene.name: declared(gene) for gene in genes},
         "merge": dict(merge),
         "task": dict(task),
         "search": dict(search),

@@ -66,6 +66,7 @@ class MlflowTracker:
         # Its first start migrates a database in fifty lines of log; importing it has set the level of its own.
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # errors are told here, in one line
         self._options = options
         try:
             if options.uri.startswith("sqlite:///"):
@@ -206,7 +207,14 @@ class MlflowTracker:
 
 
 def _first(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    """The first line of what went wrong; of a database's error the database's own words, without MLflow's."""
+    from sqlalchemy.exc import DBAPIError
+
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, DBAPIError):
+        cause = cause.__cause__
+    told = str(cause.orig if isinstance(cause, DBAPIError) else error)
+    return (told.splitlines() or [type(error).__name__])[0][:200]
 
 
 def build(options: Options) -> MlflowTracker:

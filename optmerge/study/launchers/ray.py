@@ -85,7 +85,7 @@ class RayCrew:
                 raise error.cause from None
             raise OptmergeError(f"a worker's task failed: {error.cause}") from error
         except ray.exceptions.RayError as error:
-            reason = str(error).splitlines()[0]
+            reason = str(error).partition("\n")[0]
             raise OptmergeError(f"a worker was lost, and Ray starts it no more: {reason}") from error
         return len(others)
 

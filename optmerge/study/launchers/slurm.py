@@ -212,12 +212,12 @@ class SlurmLauncher:
             raise UsageError(f"launcher.gpus must be at least 0, got {options.gpus}")
         if options.executor not in ("slurm", "local"):
             raise UsageError(f"launcher.executor={options.executor}: unknown; known are slurm, local")
-        if options.executor == "slurm" and shutil.which("srun") is None:
-            raise UsageError("launcher=slurm: there is no srun here; start the search on a machine of the cluster")
         self.workers = options.workers
         self._options = options
 
     def start(self, job: Job, count: int, *settings: str) -> SlurmCrew:
+        if self._options.executor == "slurm" and shutil.which("srun") is None:
+            raise UsageError("launcher=slurm: there is no srun here; start the search on a machine of the cluster")
         folder = job.folder.absolute() / "workers"
         folder.mkdir(parents=True, exist_ok=True)
         executor = self._executor(folder / "jobs", f"optmerge-{job.study}")
