@@ -18,6 +18,11 @@ HELP = """\
 Evolve merges of fine-tuned models.
 
   python -m optmerge [search] [OVERRIDE ...]      run, resume or report a search; the embedded demo by default
+  python -m optmerge worker study.name=NAME       join a search, from any machine that reaches its database
+  python -m optmerge status study.name=NAME       show workers, trials, the best, rate and time left of a search
+  python -m optmerge stop study.name=NAME         let the workers of a search finish the trials at hand and leave
+  python -m optmerge fork study.name=OLD as=NEW [OVERRIDE ...]
+                                                  a new search that begins with the best of an old one
   python -m optmerge rebuild RECIPE OUT           write the weights that a recipe describes
   python -m optmerge rebuild --check RECIPE       prove that a recipe still gives the weights that were scored
   python -m optmerge convert MODEL OUT            make safetensors of a checkpoint that has only .bin files

@@ -21,6 +21,7 @@ PLUGINS = {
     "sampler": "optmerge.study.samplers",
     "pruner": "optmerge.study.pruners",
     "tracking": "optmerge.tracking",
+    "launcher": "optmerge.study.launchers",
 }
 README = Path(__file__).parents[1] / "README.md"
 README_CONFIGS = re.findall(r"```yaml\n(# @package _global_\n.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
@@ -120,7 +121,14 @@ def test_selection_as_in_the_paper_searches_on_all_problems() -> None:
         (["method.choices=ties"], "method.choices"),
         (["+method.parameters.weight.hi=1"], "method.parameters.weight.hi"),
         (["method.parameters.weight.low=zero"], "method.parameters.weight.low"),
-        (["launcher.name=moon"], "launcher"),
+        (["study.max_retries=-1"], "study.max_retries"),
+        (["study.stagnation=0"], "study.stagnation"),
+        (["study.warm_start=recipe.yaml"], "study.warm_start"),
+        (["storage.patience=0"], "storage.patience"),
+        (["storage.beat=-1"], "storage.beat"),
+        (["storage.beat=40"], "storage.grace (60 s) must be at least twice storage.beat (40 s)"),
+        (["storage.url_file=/nowhere/url"], "storage.url_file=/nowhere/url: cannot be read"),
+        (["launcher=moon"], "launcher 'moon'"),
         (["method=tis"], "method 'tis'"),
         (["sampler=cmas"], "sampler 'cmas'"),
         (["+experiment=dem"], "experiment 'dem'"),
@@ -171,12 +179,6 @@ def test_patterns_over_genes_keep_the_order_of_the_file(tmp_path: Path) -> None:
     find_plugins(config)
 
 
-def check_plugins(overrides: list[str]) -> None:
-    """What happens to the settings of plug-ins before a search starts."""
-    plugins = find_plugins(compose_config(overrides))
-    plugins.sampler.module.build(plugins.sampler.options, [], 0)
-
-
 @pytest.mark.parametrize(
     ("overrides", "setting"),
     [
@@ -191,7 +193,14 @@ def check_plugins(overrides: list[str]) -> None:
         (["~sampler.name"], "sampler.name is missing"),
         (["pruner.level=1"], "pruner.level must be between 0 and 1"),
         (["pruner.batch=0"], "pruner.batch must be at least 1"),
-        (["pruner.rank=13"], r"pruner.rank \(13\) must not exceed pruner.window \(12\)"),
+        (["pruner.rank=0"], "pruner.rank must be at least 1"),
+        (["+pruner.window=12"], "pruner.window: no such setting"),
+        (["launcher.name=moon"], "unknown launcher 'moon'"),
+        (["launcher.workers=0"], "launcher.workers must be at least 1"),
+        (["launcher.workers=many"], "launcher.workers"),
+        (["sampler.variant=best"], "sampler.variant=best: unknown; known are auto, full, separable, mixed"),
+        (["sampler.pipeline=perhaps"], "sampler.pipeline"),
+        (["sampler=optuna_cmaes", "sampler.population=2"], "sampler.population must be at least 3"),
         (["engine.batch_size=many"], "engine.batch_size"),
         (["+engine.batchsize=3"], "engine.batchsize: .*did you mean 'batch_size'"),
         (["task.max_new_tokens=0"], "task.max_new_tokens"),
@@ -206,14 +215,24 @@ def check_plugins(overrides: list[str]) -> None:
         (["+method.options.lambda_=0.7"], "method.parameters.lambda_.value=0.7"),
         (["method=ties", "method.choices=[ties,dare_tie]"], "'dare_tie' .did you mean 'dare_ties'"),
         (["method=ties", "method.choices=[dare_ties,linear]"], "method.choices has dare_ties, linear"),
-        (["method=ties", "method.choices=[ties,linear]"], "cannot search method, a gene .*: nsgaii, random, tpe"),
-        (["space.sources=choose"], "sampler=cmaes cannot search sources, a gene of kind choice; these can: .*tpe"),
+        (
+            ["method=ties", "method.choices=[ties,linear]", "sampler=optuna_cmaes"],
+            "cannot search method, a gene .*: cmaes, nsgaii, random, tpe",
+        ),
+        (
+            ["space.sources=choose", "sampler=optuna_cmaes"],
+            "sampler=optuna_cmaes cannot search sources, a gene of kind choice; these can: cmaes, .*tpe",
+        ),
+        (
+            ["space.sources=choose", "sampler.variant=full"],
+            "sampler.variant=full cannot search sources, a gene of kind",
+        ),
         (["space.sources=choose", "sampler=tpe", "space.least_sources=4"], "space.least_sources must be from 1 to 3"),
     ],
 )
 def test_a_mistake_in_a_plugins_settings_names_the_setting(overrides: list[str], setting: str) -> None:
     with pytest.raises(UsageError, match=setting) as caught:
-        check_plugins(overrides)
+        find_plugins(compose_config(overrides))
     assert "\n" not in str(caught.value)
 
 
@@ -262,3 +281,19 @@ def test_an_address_that_cannot_be_read_is_shown_without_its_password(address: s
     with pytest.raises(UsageError, match="storage.url") as caught:
         compose_config([f"storage.url=postgresql{address}"])
     assert "sesame" not in str(caught.value)
+
+
+def test_the_address_of_the_database_may_come_from_the_environment_or_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert compose_config(["study.folder=mine"]).storage.url == "sqlite:///mine/studies.db"
+    monkeypatch.setenv("OPTMERGE_STORAGE_URL", "postgresql://me:sesame@host/studies")
+    for storage in ("sqlite", "postgresql"):
+        assert compose_config([f"storage={storage}"]).storage.url == "postgresql://me:sesame@host/studies"
+    (tmp_path / "url").write_text("postgresql://me:sesame@host/others\n")
+    config = compose_config([f"storage.url_file={tmp_path / 'url'}"])
+    assert config.storage.url == "postgresql://me:sesame@host/others"
+
+
+def test_a_search_over_methods_and_sources_needs_no_other_sampler() -> None:
+    find_plugins(compose_config(["method=ties", "method.choices=[ties,linear]", "space.sources=choose"]))

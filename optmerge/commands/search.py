@@ -53,6 +53,8 @@ def run_search(config: Config, console: Console) -> dict[str, Any]:
         report(done, assembly, folder, None, console)
         return done
     _check_room(assembly, folder)
+    module, options = plugins.tracking
+    tracker = module.build(options)
     opened = known or create_study(assembly, database)
     database.set_control(
         opened.study_id,
@@ -62,8 +64,6 @@ def run_search(config: Config, console: Console) -> dict[str, Any]:
         since=len(opened.study.get_trials(deepcopy=False)),
     )
     opened = open_study(database, str(config.study.name))
-    module, options = plugins.tracking
-    tracker = module.build(options)
     with _told_why_it_stops(opened.study, tracker):
         _start_tracking(opened, assembly, tracker)
         launcher = plugins.launcher

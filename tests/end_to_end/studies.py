@@ -77,10 +77,7 @@ def is_at_work(database: Path, number: int) -> bool:
         database: It may not be there yet, and a search may be writing to it.
         number: Of the trial.
     """
-    query = (
-        "SELECT count(*) FROM trials JOIN trial_user_attributes USING (trial_id) "
-        "WHERE number = ? AND state = 'RUNNING' AND key = 'worker'"
-    )
+    query = "SELECT count(*) FROM trials WHERE number = ? AND state = 'RUNNING'"
     if not database.exists():
         return False
     try:

@@ -7,16 +7,16 @@ from optuna.trial import FrozenTrial, TrialState
 
 from end_to_end.studies import Search, values
 from optmerge.__main__ import run
-from optmerge.study.trial_scores import PROBLEMS
+from optmerge.study.trial_scores import ESTIMATE, PROBLEMS
 
 SEARCH_PROBLEMS = 24
 # Lenient to the point of nonsense: a trial stops when it has lost more problems than it has won.
 RACING = [
     "pruner=racing",
     "pruner.batch=12",
-    "pruner.window=2",
     "pruner.rank=1",
     "pruner.level=0.99",
+    "sampler.population=4",
     "study.trials=12",
 ]
 
@@ -41,6 +41,15 @@ def test_beaten_trials_are_stopped_before_the_last_problem(raced: Search) -> Non
     pruned = of_state(raced, TrialState.PRUNED)
     assert pruned
     assert all(trial.user_attrs[PROBLEMS] < SEARCH_PROBLEMS for trial in pruned)
+
+
+def test_nothing_is_stopped_before_a_generation_is_closed(raced: Search) -> None:
+    assert [trial.state.name for trial in raced.trials()[:4]] == ["COMPLETE"] * 4
+
+
+def test_what_the_beaten_might_have_come_to_is_kept_to_order_them(raced: Search) -> None:
+    for trial in raced.trials():
+        assert (ESTIMATE in trial.user_attrs) == (trial.state == TrialState.PRUNED)
 
 
 def test_pruned_trials_count_towards_the_budget(raced: Search) -> None:

