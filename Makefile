@@ -5,10 +5,10 @@ VENV ?= .venv
 RUN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types format clean
+.PHONY: help demo test check lint types format docker-check lint-docker clean
 
 help: ## List these targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 22
 
 demo: $(VENV)/.installed ## Install, then train tiny models and evolve a merge that beats them all
 	@echo "== searching: python -m optmerge"
@@ -32,6 +32,14 @@ types: $(VENV)/.installed-dev ## Check types
 format: $(VENV)/.installed-dev ## Format the code
 	@$(RUN)/ruff check --fix .
 	@$(RUN)/ruff format .
+
+docker-check: $(VENV)/.installed-dev ## Run the installation of docker/ without containers, and search with it
+	@$(RUN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -r docker/requirements-check.txt
+	@echo "== checking: docker/check"
+	@$(RUN)/python docker/check
+
+lint-docker: $(VENV)/bin/python ## Lint the Dockerfile, the compose files and the scripts beside them
+	@PYTHON=$(RUN)/python docker/lint
 
 clean: ## Remove the virtual environment and caches; studies stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
