@@ -46,12 +46,14 @@ def carried_config(opened: OpenStudy, here: Config, overrides: Sequence[str]) ->
     """
     for word in overrides:
         name = word.split("=")[0]
-        if "=" not in word or ("." not in name and name != "end"):
+        if "=" not in word or ("." not in name and name not in ("end", "storage")):
             raise UsageError(f"{word!r}: a worker takes settings, such as engine.device=cpu; the study has the rest")
-    own = [word for word in overrides if not word.startswith("storage.") and not word.startswith("end=")]
+    own = [word for word in overrides if not word.startswith("storage") and not word.startswith("end=")]
     carried = opened.study.user_attrs[CONFIG]
     carried["storage"] = dataclasses.asdict(here.storage)
     carried["study"]["folder"] = here.study.folder
+    if carried["tracking"]["name"] == here.tracking["name"] and "uri" in here.tracking:
+        carried["tracking"]["uri"] = here.tracking["uri"]  # may hold a password, so it is not carried
     try:
         merged = OmegaConf.merge(OmegaConf.create(carried), OmegaConf.from_dotlist(own))
     except OmegaConfBaseException as error:

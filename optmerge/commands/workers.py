@@ -59,7 +59,7 @@ def _job(assembly: Assembly, folder: Path) -> Job:
     config = assembly.config
     settings = [f"study.folder={config.study.folder}"]
     settings += [f"storage.{name}={getattr(config.storage, name):g}" for name in ("patience", "beat", "grace")]
-    return Job(str(config.study.name), config.storage.url, settings, folder)
+    return Job(str(config.study.name), config.storage.url, settings, folder, config.tracking.get("uri"))
 
 
 def end_elsewhere(assembly: Assembly, folder: Path, console: Console) -> dict[str, Any]:

@@ -149,9 +149,7 @@ def with_schema(database: Database, version: int | None) -> None:
 
 def test_a_study_from_before_there_were_slots_is_refused_with_the_reason(database: Database) -> None:
     with_schema(database, None)
-    message = (
-        rf"an older optmerge \(schema 1, this one writes {SCHEMA_VERSION}\): its trials have no slots"
-    )
+    message = rf"an older optmerge \(schema 1, this one writes {SCHEMA_VERSION}\): its trials have no slots"
     with pytest.raises(UsageError, match=message) as caught:
         open_study(database, "mine")
     assert "its results can still be looked at" in str(caught.value)

@@ -138,6 +138,17 @@ def test_no_chance_changes_the_genomes(workers: int, seed: int, lag: int) -> Non
     assert Shop(GENES, workers=workers, seed=seed, lag=lag).run(30) == alone
 
 
+@pytest.mark.parametrize("lag", [0, 1])
+def test_a_slot_of_any_earlier_generation_may_be_filled_anew(lag: int) -> None:
+    shop = Shop(GENES, workers=1, seed=0, lag=lag)
+    known = shop.run(90)
+    ledger, sampler = Ledger(shop.plan).update(shop.trials), made(seed=7, pipeline=bool(lag))
+    for number in (9, 3, 1, 8, 0, 9, 4, 5):
+        assert generation(sampler, ledger, number) == [
+            known[Slot(number, member)] for member in range(shop.plan.population)
+        ]
+
+
 def test_a_pipelined_search_is_another_than_one_that_waits() -> None:
     waiting, pipelined = (Shop(GENES, workers=1, seed=0, lag=lag).run(30) for lag in (0, 1))
     population = made().population

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+TRACKING = "MLFLOW_TRACKING_URI"  # environment variable
 URL = "OPTMERGE_STORAGE_URL"  # environment variable; a command line would show a password to everyone on the machine
 
 
@@ -19,12 +20,14 @@ class Job:
         url: Address of its database.
         settings: Further settings of the worker command, such as `storage.grace=60`.
         folder: The study's folder, for logs.
+        tracking: Address of the tracker, if it has one; it may hold a password too.
     """
 
     study: str
     url: str
     settings: Sequence[str]
     folder: Path
+    tracking: str | None = None
 
     def command(self, *more: str) -> list[str]:
         """The command line of a worker."""
@@ -32,7 +35,8 @@ class Job:
 
     def environment(self) -> dict[str, str]:
         """The environment of a worker."""
-        return {**os.environ, URL: self.url}
+        tracking = {TRACKING: self.tracking} if self.tracking else {}
+        return {**os.environ, URL: self.url, **tracking}
 
 
 class Crew(Protocol):

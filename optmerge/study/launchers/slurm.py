@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import json
 import logging
 import os
 import shutil
@@ -75,8 +76,8 @@ def attend(number: int, job: Job, secret: Path, settings: Sequence[str], threads
 
     Args:
         number: The worker's number.
-        job: What it works on, without its address.
-        secret: The file that holds the address.
+        job: What it works on, without its addresses.
+        secret: The file that holds them.
         settings: Further settings of the worker command.
         threads: How many threads it may use.
 
@@ -92,7 +93,8 @@ def attend(number: int, job: Job, secret: Path, settings: Sequence[str], threads
     for announcement in _ANNOUNCED:
         signal.signal(announcement, leave)
     try:
-        keep_at_work(number, dataclasses.replace(job, url=secret.read_text(encoding="utf-8")), settings, threads)
+        addresses = json.loads(secret.read_text(encoding="utf-8"))
+        keep_at_work(number, dataclasses.replace(job, **addresses), settings, threads)
     except _ToldToLeave:
         return True
     except OptmergeError as error:
@@ -221,8 +223,8 @@ class SlurmLauncher:
         folder = job.folder.absolute() / "workers"
         folder.mkdir(parents=True, exist_ok=True)
         executor = self._executor(folder / "jobs", f"optmerge-{job.study}")
-        secret = _written_secret(folder, job.url)
-        public = dataclasses.replace(job, url="", folder=folder.parent)
+        secret = _written_secret(folder, job)
+        public = dataclasses.replace(job, url="", tracking=None, folder=folder.parent)
 
         def submit(number: int) -> "submitit.Job[Ending]":
             try:
@@ -280,11 +282,11 @@ def _tell_to_leave(job: "submitit.Job[Ending]") -> None:
         job.cancel(check=False)
 
 
-def _written_secret(folder: Path, url: str) -> Path:
-    """A file with the address that only its owner can read: what submitit writes down is readable for others."""
+def _written_secret(folder: Path, job: Job) -> Path:
+    """A file with the addresses that only its owner can read: what submitit writes down is readable for others."""
     descriptor, path = tempfile.mkstemp(prefix=".storage-url-", dir=folder)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(url)
+        json.dump({"url": job.url, "tracking": job.tracking}, file)
     return Path(path)
 
 

@@ -106,8 +106,9 @@ class CmaEsSampler(BaseSampler):
             order = ranked(ledger.generation(generation), ledger.plan)
             distribution.tell([trial.params for trial in order], parent)
             self._taught[generation + 1] = distribution
-            # Slots of the generation before may still have to be filled anew.
-            self._taught = {count: self._taught[count] for count in sorted({0, *sorted(self._taught)[-3:]})}
+            # Slots of the generation before may still have to be filled anew, and parents are asked for.
+            kept = {0, generation, generation + 1, *sorted(self._taught)[-3:]}
+            self._taught = {count: self._taught[count] for count in sorted(kept)}
         return distribution
 
     # As any Optuna sampler, for `study.optimize`.

@@ -1,0 +1,159 @@
+"""Studies by many workers to which everything happens at once, for as long as you like.
+
+    python benchmarks/soak.py --minutes 20 --workers 8 --storage postgresql
+
+Workers are killed, stopped past their grace, and told to leave, at random, and others started instead; a PostgreSQL
+server of our own is killed and restarted too. Every study is then held, slot by slot, against the one that a single
+worker made of the same seed without disturbance. It is the long form of tests/end_to_end/faults, and uses its workers:
+the real loop, database and sampler, and an objective that sleeps. Writes what it counted to benchmarks/soak/.
+"""
+
+import argparse
+import dataclasses
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.engine import make_url
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from end_to_end.faults.conftest import found
+from end_to_end.faults.crew import Crew, Worker, started_nursery
+from end_to_end.faults.proof import Finished, Place, account, by_slot, places, trials_of
+from end_to_end.faults.servers import PostgreSQL
+
+OUT = Path(__file__).parent / "soak"
+BETWEEN = {"kill": 1.0, "terminate": 4.0, "freeze": 6.0, "server": 15.0}  # seconds, on average
+FROZEN, AWAY = (1.0, 6.0), (0.0, 5.0)  # seconds for which a worker is frozen, and the server away
+GRACE = 2.0
+
+
+@dataclass
+class Counts:
+    """What has happened, and what came of it.
+
+    Attributes:
+        kills: Workers killed in the middle of their work.
+        terminations: Workers told to leave.
+        freezes: Workers stopped for seconds, some past their grace.
+        restarts: Workers started instead of those that were gone.
+        server_restarts: How often the server was killed and started again.
+        studies: Studies that were finished and held against the undisturbed one.
+        trials: Trials that count.
+        run_again: Trials that were run again, as their worker had died or was not heard of.
+        handed_back: Trials that were handed back by workers told to leave.
+        lost: Slots without a result.
+        doubled: Slots with more than one.
+        different: Slots whose result is not that of the undisturbed study.
+        left_running: Trials that nobody ended.
+        unexpected: Workers that ended by themselves before the end, for no reason that was given them.
+        seconds: How long all took.
+    """
+
+    kills: int = 0
+    terminations: int = 0
+    freezes: int = 0
+    restarts: int = 0
+    server_restarts: int = 0
+    studies: int = 0
+    trials: int = 0
+    run_again: int = 0
+    handed_back: int = 0
+    lost: int = 0
+    doubled: int = 0
+    different: int = 0
+    left_running: int = 0
+    unexpected: int = 0
+    seconds: float = 0.0
+
+    def is_sound(self) -> bool:
+        wrong = (self.lost, self.doubled, self.different, self.left_running, self.unexpected)
+        return self.studies > 0 and not any(wrong)
+
+
+class Chaos:
+    """Does harm to a study until it is finished.
+
+    Args:
+        crew: The study's workers.
+        size: How many there are to be.
+        seconds: How long a trial takes.
+        server: A server that may be killed.
+        counts: Where it is noted.
+    """
+
+    def __init__(self, crew: Crew, size: int, seconds: float, server: PostgreSQL | None, counts: Counts) -> None:
+        self._crew = crew
+        self._size = size
+        self._seconds = seconds
+        self._server = server
+        self._counts = counts
+        self._due = {what: time.monotonic() + _soon(what) for what in BETWEEN}
+        self._frozen: list[tuple[float, Worker]] = []  # until when
+        self._away_until: float | None = None
+        self._told: set[int] = set()  # to leave, in whatever way
+        crew.start_many(size, seconds=seconds, grace=GRACE)
+
+    def run(self) -> None:
+        """Go on until a worker finds that nothing is left to do, then let the others find it too."""
+        while 0 not in self._crew.statuses():
+            self._man()
+            self._wake()
+            self._return_server()
+            for what in BETWEEN:
+                if time.monotonic() > self._due[what]:
+                    self._due[what] = time.monotonic() + _soon(what)
+                    getattr(self, f"_{what}")()
+            time.sleep(0.02)
+        self._wake(everyone=True)
+        self._crew.wait()
+        self._counts.unexpected += sum(
+            worker.status() not in (0, None) and worker.pid not in self._told for worker in self._crew.workers
+        )
+
+    def _man(self) -> None:
+        """Start workers instead of those that are gone; nobody can start while the server is away."""
+        if self._away_until is None:
+            missing = self._size - len(self._crew.at_work())
+            self._crew.start_many(missing, seconds=self._seconds, grace=GRACE)
+            self._counts.restarts += missing
+
+    def _victim(self) -> Worker | None:
+        frozen = {worker.pid for _, worker in self._frozen}
+        return random.choice([worker for worker in self._crew.at_work() if worker.pid not in frozen] or [None])
+
+    def _kill(self) -> None:
+        if victim := self._victim():
+            self._told.add(victim.pid)
+            victim.send(signal.SIGKILL)
+            self._counts.kills += 1
+
+    def _terminate(self) -> None:
+        if victim := self._victim():
+            self._told.add(victim.pid)
+            victim.send(signal.SIGTERM)
+            self._counts.terminations += 1
+
+    def _freeze(self) -> None:
+        if victim := self._victim():
+            victim.send(signal.SIGSTOP)
+            self._frozen.append((time.monotonic() + random.uniform(*FROZEN), victim))
+            self._counts.freezes += 1
+
+    def _wake(self, everyone: bool = False) -> None:
+        due = [(until, worker) for until, worker in self._frozen if everyone or time.monotonic() > until]
+        for frozen in due:
+            frozen[1].send(signal.SIGCONT)
+            self._frozen.remove(frozen)
+
+    def _server_(self) -> None:
+        ...
