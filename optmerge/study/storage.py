@@ -1,16 +1,20 @@
 """The database that holds studies: SQLite in a folder by default, any that SQLAlchemy reaches by URL."""
 
 import sqlite3
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy
 from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from optmerge.errors import UsageError
 from optmerge.study.database import Database
+
+_TRIES, _PAUSE = 5, 0.3  # to create the tables, and seconds between
 
 
 def open_storage(url: str, *, patience: float = 600.0, beat: float = 15.0, grace: float = 60.0) -> Database:
@@ -41,7 +45,9 @@ def open_storage(url: str, *, patience: float = 600.0, beat: float = 15.0, grace
     if is_file:
         _make_folder(Path(str(parsed.database)), shown)
     try:
-        storage = Database(url, patience=patience, beat=beat, grace=grace, engine_kwargs=_engine(parsed, is_file))
+        storage = _created(
+            lambda: Database(url, patience=patience, beat=beat, grace=grace, engine_kwargs=_engine(parsed, is_file))
+        )
     except (SQLAlchemyError, ImportError, RuntimeError, ValueError, sqlite3.Error) as error:
         raise UsageError(f"storage.url={shown}: cannot open this database: {_reason(error, parsed)}") from error
     if is_file:
@@ -49,6 +55,18 @@ def open_storage(url: str, *, patience: float = 600.0, beat: float = 15.0, grace
     elif storage.engine.dialect.name == "postgresql":
         _share_postgresql(storage, grace)
     return storage
+
+
+def _created(create: Callable[[], Database]) -> Database:
+    """Open a database whose tables others may be creating at this very moment: who is second tries again."""
+    for _ in range(_TRIES):
+        try:
+            return create()
+        except (IntegrityError, ProgrammingError, OperationalError) as error:
+            if not any(text in str(error) for text in ("already exists", "duplicate key")):
+                raise
+            time.sleep(_PAUSE)
+    return create()
 
 
 def shown_url(url: str) -> str:

@@ -286,9 +286,7 @@ def test_a_method_that_is_not_searched_is_refused() -> None:
 
 def test_a_source_that_is_not_searched_is_refused() -> None:
     theirs = space(of=ingredients("base", "ja", "math", "code"))
-    with pytest.raises(
-        UsageError, match="study.warm_start: code of a recipe is none of .*: base, ja, math"
-    ):
+    with pytest.raises(UsageError, match="study.warm_start: code of a recipe is none of .*: base, ja, math"):
         back(theirs.decode(drawn(theirs.genes)), space())
 
 
