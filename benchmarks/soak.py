@@ -95,7 +95,7 @@ class Chaos:
         self._crew = crew
         self._size = size
         self._seconds = seconds
-        self._server = server
+        self._server_here = server
         self._counts = counts
         self._due = {what: time.monotonic() + _soon(what) for what in BETWEEN}
         self._frozen: list[tuple[float, Worker]] = []  # until when
@@ -155,5 +155,119 @@ class Chaos:
             frozen[1].send(signal.SIGCONT)
             self._frozen.remove(frozen)
 
-    def _server_(self) -> None:
-        ...
+    def _server(self) -> None:
+        if self._server_here is not None and self._away_until is None:
+            self._server_here.kill()
+            self._away_until = time.monotonic() + random.uniform(*AWAY)
+            self._counts.server_restarts += 1
+
+    def _return_server(self) -> None:
+        if self._server_here is not None and self._away_until is not None and time.monotonic() > self._away_until:
+            self._server_here.start()
+            self._away_until = None
+
+
+def _soon(what: str) -> float:
+    return random.uniform(0.5, 1.5) * BETWEEN[what]
+
+
+def undisturbed(nursery: "subprocess.Popen[str]", trials: int, folder: Path) -> dict[Place, Finished]:
+    """What one worker makes of such a study if nothing happens to it."""
+    url = f"sqlite:///{folder / 'undisturbed.db'}"
+    found(url, "undisturbed", trials)
+    crew = Crew(nursery, url, "undisturbed", folder)
+    crew.start(seconds=0.0)
+    while crew.at_work():
+        time.sleep(0.1)
+    return by_slot(trials_of(url, "undisturbed"))
+
+
+def hold_against(url: str, study: str, trials: int, wanted: dict[Place, Finished], counts: Counts) -> None:
+    """Count what came of a study."""
+    left = trials_of(url, study)
+    of_study, results = account(left, trials), by_slot(left)
+    counts.studies += 1
+    counts.trials += of_study.finished
+    counts.run_again += of_study.died
+    counts.handed_back += of_study.handed_back
+    counts.lost += of_study.lost
+    counts.doubled += of_study.doubled
+    counts.left_running += of_study.running
+    counts.different += of_study.failed + of_study.changed
+    counts.different += sum(slot in results and results[slot] != wanted[slot] for slot in places(trials))
+
+
+@contextmanager
+def storage(asked: str, folder: Path) -> Iterator[tuple[str, PostgreSQL | None]]:
+    """The address of a database, and the server if it is one of our own."""
+    if asked == "sqlite":
+        yield f"sqlite:///{folder / 'studies.db'}", None
+    elif asked == "postgresql":
+        data = folder / "postgresql"
+        data.mkdir()
+        server = PostgreSQL(data)
+        try:
+            yield server.create_database("soak"), server
+        finally:
+            server.stop()
+    else:
+        yield asked, None
+
+
+def soak(asked: argparse.Namespace) -> Counts:
+    """Finish studies one after the other until the time is over."""
+    counts, began, run = Counts(), time.monotonic(), f"soak-{time.time():.0f}"
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="optmerge-soak-")))
+        nursery = stack.enter_context(started_nursery())
+        url, server = stack.enter_context(storage(asked.storage, folder))
+        wanted = undisturbed(nursery, asked.trials, folder)
+        while time.monotonic() - began < 60 * asked.minutes:
+            study = f"{run}-{counts.studies}"
+            found(url, study, asked.trials)
+            logs = folder / study
+            logs.mkdir()
+            crew = Crew(nursery, url, study, logs)
+            stack.callback(crew.end)
+            Chaos(crew, asked.workers, asked.seconds, server, counts).run()
+            hold_against(url, study, asked.trials, wanted, counts)
+            counts.seconds = time.monotonic() - began
+            print(f"{counts.seconds:.0f} s: {counts.studies} studies, {counts.kills} kills", flush=True)
+    return counts
+
+
+def table(kind: str, asked: argparse.Namespace, counts: Counts) -> str:
+    """What was counted, as a table."""
+    minutes = counts.seconds / 60
+    lines = [f"{asked.workers} workers on {kind}, {minutes:.0f} minutes, studies of {asked.trials} trials", ""]
+    lines += ["| what | how often |", "|---|---|"]
+    rows = dataclasses.asdict(counts)
+    del rows["seconds"]
+    lines += [f"| {name.replace('_', ' ')} | {count} |" for name, count in rows.items()]
+    lines += [f"| trials a second | {counts.trials / counts.seconds:.1f} |"]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Soak, write what was counted, and say whether all is sound."""
+    parser = argparse.ArgumentParser(description="Studies to which everything happens at once.")
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--storage", default="postgresql", help="sqlite, postgresql, or the address of a database")
+    parser.add_argument("--trials", type=int, default=600, help="of a study")
+    parser.add_argument("--seconds", type=float, default=0.2, help="of a trial")
+    asked = parser.parse_args()
+    kind = asked.storage if asked.storage in ("sqlite", "postgresql") else make_url(asked.storage).get_backend_name()
+    counts = soak(asked)
+    settings = {name: value for name, value in vars(asked).items() if name != "storage"}  # it may hold a password
+    report = {"storage": kind, **settings, **dataclasses.asdict(counts)}
+    report["trials_a_second"] = round(counts.trials / counts.seconds, 2)
+    OUT.mkdir(exist_ok=True)
+    (OUT / f"{kind}.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    (OUT / f"{kind}.md").write_text(table(kind, asked, counts), encoding="utf-8")
+    print(table(kind, asked, counts))
+    return 0 if counts.is_sound() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,7 @@
 """Workers as jobs, which submitit's own executor runs on this machine as Slurm would on others."""
 
 import contextlib
+import json
 import signal
 import stat
 import sys
@@ -90,15 +91,15 @@ def test_stop_waits_until_trials_are_handed_back(here: Path, endless: Job) -> No
 
 
 def test_address_is_in_no_file_that_others_can_read(here: Path) -> None:
-    url = "sqlite:///sesame.db"
-    job = Job("missing", url, [], here / "studies" / "missing")
+    url, tracking = "sqlite:///sesame.db", "http://open:cumin@localhost"
+    job = Job("missing", url, [], here / "studies" / "missing", tracking)
     with started(job):
         (secret,) = (job.folder / "workers").glob(".storage-url-*")
-        assert secret.read_text() == url
+        assert json.loads(secret.read_text()) == {"url": url, "tracking": tracking}
         assert stat.S_IMODE(secret.stat().st_mode) == 0o600
     files = [path for path in job.folder.rglob("*") if path.is_file()]
     assert files
-    assert not [path for path in files if url.encode() in path.read_bytes()]
+    assert not [path for path in files if any(word.encode() in path.read_bytes() for word in (url, tracking))]
 
 
 def test_what_a_worker_refuses_is_refused(here: Path) -> None:
