@@ -453,7 +453,8 @@ def main() -> None:
     if not chosen.quick:
         OUT.mkdir(exist_ok=True)
         kept.write_text(json.dumps(results, indent=2) + "\n")
-        draw(results, OUT / "workers.png")
+        if "throughput" in results and "target" in results:
+            draw(results, OUT / "workers.png")
 
 
 if __name__ == "__main__":

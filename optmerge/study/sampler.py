@@ -91,14 +91,14 @@ class Proposer:
     def arrangement(self, workers: int) -> tuple[int, int | None]:
         """Population and lag of a study with so many workers, where the sampler's options leave them open.
 
-        A generation has a genome for every worker, and is pipelined where that makes it larger than it would be with
-        one. Measured on an ellipsoid of 12 genes with trials of uneven length (`benchmarks/workers.py`).
+        A generation has a genome for every worker, and is pipelined where these are more than half of those that it
+        would have for one. Measured on an ellipsoid of 12 genes with trials of uneven length (`benchmarks/workers.py`).
         """
         population, lag = self.population, self.lag
         if self._of_slots is None:
             return population, lag
         options = self._sampler.options
-        if getattr(options, "pipeline", False) is None and workers > population:
+        if getattr(options, "pipeline", False) is None and 2 * workers > population:
             lag = 1
         if getattr(options, "population", 0) is None:
             population = max(population, workers)

@@ -157,7 +157,8 @@ def test_the_others_search_every_kind_of_gene(database: Database, name: str) -> 
     ("settings", "workers", "population", "lag"),
     [
         ({}, 1, 8, 0),  # 4 + floor(3 ln 5)
-        ({}, 8, 8, 0),
+        ({}, 4, 8, 0),
+        ({}, 5, 8, 1),
         ({}, 12, 12, 1),
         ({"pipeline": False}, 12, 12, 0),
         ({"pipeline": True}, 2, 8, 1),

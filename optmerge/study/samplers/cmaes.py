@@ -43,7 +43,7 @@ class Options:
             choices; `auto` takes `mixed` where there are such, `separable` from 100 genes on, else `full`.
         pipeline: A generation need not wait for the last trials of the one before: it is taught by those before that.
             Workers hardly wait, at the price of more trials to the same fitness. By default so where there are more
-            workers than a generation has genomes.
+            workers than half the genomes of a generation.
     """
 
     population: int | None = None
