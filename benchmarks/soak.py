@@ -32,7 +32,7 @@ from end_to_end.faults.proof import Finished, Place, account, by_slot, places, t
 from end_to_end.faults.servers import PostgreSQL
 
 OUT = Path(__file__).parent / "soak"
-BETWEEN = {"kill": 1.0, "terminate": 4.0, "freeze": 6.0, "server": 15.0}  # seconds, on average
+BETWEEN = {"kill": 1.0, "terminate": 5.0, "freeze": 7.0, "server": 20.0}  # seconds, on average
 FROZEN, AWAY = (1.0, 6.0), (0.0, 5.0)  # seconds for which a worker is frozen, and the server away
 GRACE = 2.0
 
@@ -55,6 +55,7 @@ class Counts:
         doubled: Slots with more than one.
         different: Slots whose result is not that of the undisturbed study.
         left_running: Trials that nobody ended.
+        refused: Workers that began while the server was away, which is an error at once.
         unexpected: Workers that ended by themselves before the end, for no reason that was given them.
         seconds: How long all took.
     """
@@ -72,6 +73,7 @@ class Counts:
     doubled: int = 0
     different: int = 0
     left_running: int = 0
+    refused: int = 0
     unexpected: int = 0
     seconds: float = 0.0
 
@@ -116,9 +118,18 @@ class Chaos:
             time.sleep(0.02)
         self._wake(everyone=True)
         self._crew.wait()
-        self._counts.unexpected += sum(
-            worker.status() not in (0, None) and worker.pid not in self._told for worker in self._crew.workers
-        )
+        for worker in self._crew.workers:
+            self._note_end(worker)
+
+    def _note_end(self, worker: Worker) -> None:
+        status, said = worker.status(), worker.says()
+        if status in (0, None) or worker.pid in self._told:
+            return
+        if status == 2 and "cannot open this database" in said:
+            self._counts.refused += 1
+            return
+        self._counts.unexpected += 1
+        print(said, file=sys.stderr)
 
     def _man(self) -> None:
         """Start workers instead of those that are gone; nobody can start while the server is away."""
