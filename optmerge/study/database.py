@@ -22,6 +22,7 @@ from optuna.distributions import BaseDistribution, distribution_to_json, json_to
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -308,6 +309,12 @@ class Database(RDBStorage):
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
         return self.patiently(lambda: RDBStorage.get_study_user_attrs(self, study_id))
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        return self.patiently(lambda: RDBStorage.get_study_id_from_name(self, study_name))
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        return self.patiently(lambda: RDBStorage.get_study_directions(self, study_id))
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
         return self.patiently(lambda: RDBStorage.get_study_system_attrs(self, study_id))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy
+from optuna.exceptions import StorageInternalError
 from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
@@ -48,7 +49,7 @@ def open_storage(url: str, *, patience: float = 600.0, beat: float = 15.0, grace
         storage = _created(
             lambda: Database(url, patience=patience, beat=beat, grace=grace, engine_kwargs=_engine(parsed, is_file))
         )
-    except (SQLAlchemyError, ImportError, RuntimeError, ValueError, sqlite3.Error) as error:
+    except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError, ValueError, sqlite3.Error) as error:
         raise UsageError(f"storage.url={shown}: cannot open this database: {_reason(error, parsed)}") from error
     if is_file:
         _share_sqlite(storage)

@@ -67,7 +67,8 @@ class Member:
             return True
         if status == 0:
             return False
-        if status in (1, 2):  # it said why
+        # It said why. One that was started again asked rightly before: it may have met a server that was away.
+        if status == 1 or (status == 2 and not self._deaths):
             kind = UsageError if status == 2 else OptmergeError
             raise kind(f"worker {self.number}: {last_line(self.log)}")
         now = time.monotonic()

@@ -109,8 +109,16 @@ def check(url: str, study: str, budget: int, undisturbed: Mapping[Place, Finishe
     found = account(trials, budget)
     assert (found.finished, found.lost, found.doubled, found.running) == (budget, 0, 0, 0), found
     assert (found.failed, found.changed) == (0, 0), found
-    assert by_slot(trials) == {slot: undisturbed[slot] for slot in places(budget)}
+    assert differences(by_slot(trials), {slot: undisturbed[slot] for slot in places(budget)}) == []
     return found
+
+
+def differences(found: Mapping[Place, Finished], wanted: Mapping[Place, Finished]) -> list[str]:
+    """The slots, in order, that came out otherwise than they should, and what came out of them."""
+    slots = sorted(found.keys() | wanted.keys())
+    return [
+        f"{slot}: {found.get(slot)}, not {wanted.get(slot)}" for slot in slots if found.get(slot) != wanted.get(slot)
+    ]
 
 
 class Watch:
