@@ -5,6 +5,8 @@ And the databases that studies lie in: a file, and a real PostgreSQL server.
 
 import math
 import shutil
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -83,6 +85,25 @@ def objective(assembly: Assembly) -> Objective:
     return Objective(assembly.space, bench, Scale(), Target(), none.build(none.Options()), seed=1)
 
 
+# Waits until its input ends, as it does when the tests are over or were killed; then ends the server, if it still runs.
+_STOP_AFTERWARDS = """
+import os, shutil, signal, sys, time
+from pathlib import Path
+
+sys.stdin.read()
+folder = Path(sys.argv[1])
+try:
+    os.kill(int((folder / "postmaster.pid").read_text().split()[0]), signal.SIGINT)
+    for _ in range(100):
+        if not (folder / "postmaster.pid").exists():
+            break
+        time.sleep(0.1)
+except (OSError, ValueError, IndexError):
+    pass
+shutil.rmtree(folder, ignore_errors=True)
+"""
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     """The address of a database with Optuna's tables, on a PostgreSQL server of our own; gone afterwards."""
@@ -94,6 +115,9 @@ def server() -> Iterator[str]:
     pytest.importorskip("psycopg", reason="the driver of PostgreSQL is not installed; pip install 'psycopg[binary]'")
     # Not in pytest's own folder: the server runs as another user, who may not enter that.
     folder = tempfile.mkdtemp(prefix="optmerge-postgresql-")
+    watcher = subprocess.Popen(
+        [sys.executable, "-c", _STOP_AFTERWARDS, folder], stdin=subprocess.PIPE, start_new_session=True
+    )
     running = pgserver.get_server(folder, cleanup_mode="stop")
     try:
         running.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf(); CREATE DATABASE studies;")
@@ -103,7 +127,7 @@ def server() -> Iterator[str]:
         yield address
     finally:
         running.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)
+        watcher.communicate()
 
 
 @pytest.fixture
@@ -117,10 +141,19 @@ def server_url(server: str) -> str:
     return server
 
 
+@pytest.fixture(scope="session")
+def empty_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with Optuna's tables, to be copied: making them takes longer than most tests."""
+    path = tmp_path_factory.mktemp("database") / "studies.db"
+    with connected(f"sqlite:///{path}"):
+        pass
+    return path
+
+
 @pytest.fixture
-def file_url(tmp_path: Path) -> str:
+def file_url(tmp_path: Path, empty_file: Path) -> str:
     """The address of an empty database in a file."""
-    return f"sqlite:///{tmp_path / 'studies.db'}"
+    return f"sqlite:///{shutil.copy(empty_file, tmp_path / 'studies.db')}"
 
 
 @pytest.fixture(params=["file_url", "server_url"], ids=["sqlite", "postgresql"])

@@ -115,10 +115,8 @@ def check(url: str, study: str, budget: int, undisturbed: Mapping[Place, Finishe
 
 def differences(found: Mapping[Place, Finished], wanted: Mapping[Place, Finished]) -> list[str]:
     """The slots, in order, that came out otherwise than they should, and what came out of them."""
-    slots = sorted(found.keys() | wanted.keys())
-    return [
-        f"{slot}: {found.get(slot)}, not {wanted.get(slot)}" for slot in slots if found.get(slot) != wanted.get(slot)
-    ]
+    different = [slot for slot in found.keys() | wanted.keys() if found.get(slot) != wanted.get(slot)]
+    return [f"{slot}: {found.get(slot)}, not {wanted.get(slot)}" for slot in sorted(different)]
 
 
 class Watch:

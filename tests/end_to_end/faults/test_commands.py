@@ -34,7 +34,9 @@ NAME, BUDGET, POPULATION = "demo-seed0", 10, 4
 def slow(small: list[str]) -> list[str]:
     """A search whose trials take long enough to be met in their middle: they answer one problem at a time."""
     one_by_one = ["engine.batch_size=1", "engine.threads=1", "task.max_new_tokens=16"]
-    return [*small, *one_by_one, f"study.trials={BUDGET}", f"sampler.population={POPULATION}", "storage.beat=1"]
+    # By default both follow from the number of workers.
+    generations = [f"sampler.population={POPULATION}", "sampler.pipeline=false"]
+    return [*small, *one_by_one, *generations, f"study.trials={BUDGET}", "storage.beat=1"]
 
 
 @pytest.fixture(scope="module")
