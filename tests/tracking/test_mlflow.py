@@ -1,6 +1,5 @@
 """What a study leaves in MLflow: a real store, asked as a user asks it."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,12 +103,9 @@ def followed(tmp_path_factory: pytest.TempPathFactory, zoo: Path) -> Followed:
 
 
 @pytest.fixture
-def default_uri(followed: Followed) -> Iterator[None]:
-    """Let mlflow's own functions find the store, as a user's script does."""
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(followed.options.uri)
-    yield
-    mlflow.set_tracking_uri(before)
+def default_uri(followed: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let mlflow's own functions find the store, as a user's shell does."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", followed.options.uri)
 
 
 def test_a_study_is_a_run_with_a_run_for_each_trial_below_it(followed: Followed) -> None:
