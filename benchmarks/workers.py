@@ -11,6 +11,7 @@ import argparse
 import heapq
 import itertools
 import json
+import math
 import os
 import platform
 import resource
@@ -154,6 +155,9 @@ def measure_throughput(url: str, genes: int, workers: int, each: int) -> dict[st
     """Trials a second of so many workers, against the ideal in which only the sleep takes time."""
     seconds = SHORT if workers <= 4 else LONG
     opened = make_study(url, genes, workers, trials=workers * each)
+    # Whole generations: one that is open has taught nobody yet.
+    wanted = math.ceil(workers * each / opened.plan.population) * opened.plan.population
+    opened.database.set_control(opened.study_id, trials=wanted)
     name = opened.study.study_name
     costs = fork_workers(workers, lambda: run_worker(url, name, genes, seconds))
     trials = open_study(open_storage(url), name).study.get_trials(deepcopy=False)
@@ -162,7 +166,7 @@ def measure_throughput(url: str, genes: int, workers: int, each: int) -> dict[st
     wall = (max(ends) - min(starts)).total_seconds()
     ledger = Ledger(opened.plan).update(trials)
     count = len(ledger.finished())
-    assert count == workers * each == len(trials), "not every trial was done exactly once"
+    assert count == wanted == len(trials), "not every trial was done exactly once"
     return {
         "trial_seconds": seconds,
         "population": opened.plan.population,
@@ -185,8 +189,9 @@ def measure_overhead(url: str, genes: int, behind: int) -> dict[str, Any]:
     name = opened.study.study_name
 
     def begin() -> Cost:
-        began, used = time.perf_counter(), cpu()
+        began = time.perf_counter()
         there = open_study(open_storage(url), name)
+        used = cpu()
         ledger = Ledger(there.plan).update(there.study.get_trials(deepcopy=False))
         proposer_of(genes).genome(next(ledger.vacancies(behind + 40)).slot, ledger)
         return Cost(0, cpu() - used, round(1000 * (time.perf_counter() - began)), 0)
@@ -194,11 +199,10 @@ def measure_overhead(url: str, genes: int, behind: int) -> dict[str, Any]:
     cold = fork_workers(1, begin)[0]
     database.engine.dispose()
     done = fork_workers(1, lambda: run_worker(url, name, genes, 0.0))[0]
-    # The cold start is part of what the worker did.
+    # Learning from what lies behind is part of what the worker did, but not of a trial.
     return {
         "behind": behind,
         "cold_start_seconds": cold.statements / 1000,
-        "cold_start_cpu_seconds": cold.cpu,
         "cpu_ms": 1000 * max(0.0, done.cpu - cold.cpu) / done.trials,
         "statements": done.statements / done.trials,
         "commits": done.commits / done.trials,

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from optmerge.errors import OptmergeError, UsageError
+from optmerge.errors import INTERRUPTED, OptmergeError, UsageError
 
 HELP = """\
 Evolve merges of fine-tuned models.
@@ -86,7 +86,7 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     except KeyboardInterrupt:
         print("optmerge: interrupted; run the same command again to go on", file=sys.stderr)
-        return 1
+        return INTERRUPTED if arguments[:1] == ["worker"] else 1
     return 0
 
 
@@ -125,20 +125,29 @@ def _search(arguments: list[str]) -> None:
         return
     for argument in overrides:
         if argument.startswith("-"):
-            raise UsageError(f"unknown option {argument}; see python -m optmerge --help")
+            raise UsageError(f"unknown option {_shown(argument)}; see python -m optmerge --help")
         if "=" not in argument and not argument.startswith("~"):
-            raise UsageError(f"{argument!r} is neither a command nor a setting; settings look like study.trials=100")
+            raise UsageError(
+                f"{_shown(argument)!r} is neither a command nor a setting; settings look like study.trials=100"
+            )
     if multirun:
         _search_many(overrides)
     else:
         _search_one(overrides)
 
 
+def _shown(argument: str) -> str:
+    """An argument as a message may repeat it: without a password."""
+    from optmerge.config import masked
+
+    return masked(argument)
+
+
 def _of_study(command: str, arguments: list[str]) -> None:
     """Run a command on a study that is there."""
     for argument in arguments:
         if "=" not in argument or argument.startswith("-"):
-            raise UsageError(f"{argument!r} is no setting; write `{command} study.name=NAME storage.url=URL`")
+            raise UsageError(f"{_shown(argument)!r} is no setting; write `{command} study.name=NAME storage.url=URL`")
     from rich.console import Console
 
     if command == "worker":

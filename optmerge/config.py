@@ -399,7 +399,7 @@ def explain(error: Exception) -> str:
         known = f"; known are {', '.join(options)}" if options else ""
         return f"unknown {group or 'config'} {name!r}{did_you_mean(name, options)}{known}"
     if isinstance(error, OverrideParseException):
-        return f"cannot read {_masked(error.override)!r}: {_masked(str(error).splitlines()[0])}"
+        return f"cannot read {masked(error.override)!r}: {masked(str(error).splitlines()[0])}"
     key = getattr(error, "full_key", None) or getattr(error.__cause__, "full_key", None) or ""
     text = str(error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error)
     overridden = re.search(r"Could not override '([^']+)'", str(error))
@@ -414,10 +414,10 @@ def explain(error: Exception) -> str:
     reason = " ".join(
         line.strip() for line in text.splitlines() if not re.match(r"\s*(full_key|object_type|reference_type)", line)
     )
-    reason = _masked(reason).removeprefix("Merge error: ")
+    reason = masked(reason).removeprefix("Merge error: ")
     return f"{key}: {reason}" if key and key not in reason else reason
 
 
-def _masked(text: str) -> str:
+def masked(text: str) -> str:
     """Without what may be a password in an address."""
     return re.sub(r"(?i)(pass\w*=)[^&\s]+", r"\1***", re.sub(r"://[^\s]*@", "://***@", text))

@@ -4,6 +4,9 @@ Everything that a person can do wrong, or that can go wrong around them, is rais
 fact is known, and printed as one line in one place: `optmerge.__main__`.
 """
 
+INTERRUPTED = 75
+"""Exit status of a worker that was told to leave and has handed its trial back: EX_TEMPFAIL of sysexits.h, try again."""
+
 
 class OptmergeError(Exception):
     """Something failed; the message says what, where, and what to do."""

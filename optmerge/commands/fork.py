@@ -23,6 +23,8 @@ def run_fork(overrides: Sequence[str], console: Console) -> None:
         overrides: `study.name` of the old study, `as=NAME` of the new one, and settings that are to be different.
         console: Where progress and results go.
 
+    The same command again goes on with a fork that was interrupted.
+
     Raises:
         UsageError: If there is no such study, it has no finished trial, or the new name is taken.
     """
@@ -32,17 +34,21 @@ def run_fork(overrides: Sequence[str], console: Console) -> None:
     where = [word for word in settings if word.startswith(("storage", "study.name", "study.folder"))]
     here, opened = named_study(settings)
     old = opened.study.study_name
-    new = names[0] if names else f"{old}-fork"
+    new = names[-1] if names else f"{old}-fork"
+    if not new:
+        raise UsageError("as= is empty: it names the new study, as in as=second")
+    config = carried_config(opened, here, [*(word for word in settings if word not in where), f"study.name={new}"])
+    folder = Path(config.study.folder) / new / "starts"
     if exists(opened.database, new):
-        raise UsageError(f"study {new} exists already; give the fork another name, as in as={old}-2")
+        if not folder.is_dir():
+            raise UsageError(f"study {new} exists already; give the fork another name, as in as={old}-2")
+        run_search(config, console)
+        return
     best = ranked(opened.study, "maximize" if opened.plan.maximize else "minimize")[:_BEST]
     if not best:
         raise UsageError(f"study {old} has no trial that ran to the end, so there is nothing to begin from")
     before = carried_config(opened, here, where)
     assembly = assemble(before, find_plugins(before), lambda text: None)
-    config = carried_config(opened, here, [word for word in settings if word not in where])
-    config.study.name = new
-    folder = Path(config.study.folder) / new / "starts"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     config.study.warm_start = []

@@ -12,7 +12,7 @@ from rich.console import Console
 from optmerge.commands.assembly import Assembly, Run, assemble, find_plugins
 from optmerge.commands.ending import finish
 from optmerge.commands.search import objective_of, open_database, quiet_libraries, start_engine
-from optmerge.config import Config, compose_config, explain, typed_config
+from optmerge.config import Config, compose_config, explain, masked, typed_config
 from optmerge.errors import UsageError
 from optmerge.study.charter import CONFIG, OpenStudy, open_study
 from optmerge.tracking import none
@@ -47,7 +47,9 @@ def carried_config(opened: OpenStudy, here: Config, overrides: Sequence[str]) ->
     for word in overrides:
         name = word.split("=")[0]
         if "=" not in word or ("." not in name and name not in ("end", "storage")):
-            raise UsageError(f"{word!r}: a worker takes settings, such as engine.device=cpu; the study has the rest")
+            raise UsageError(
+                f"{masked(word)!r}: a worker takes settings, such as engine.device=cpu; the study has the rest"
+            )
     own = [word for word in overrides if not word.startswith("storage") and not word.startswith("end=")]
     carried = opened.study.user_attrs[CONFIG]
     carried["storage"] = dataclasses.asdict(here.storage)

@@ -22,10 +22,12 @@ def run_workers(assembly: Assembly, opened: OpenStudy, tracker: Tracker, folder:
     """Let the launcher's workers run the trials of a study until none is left.
 
     Raises:
-        OptmergeError: If they cannot go on, or the study was stopped.
+        StoppedError: If the study was told to stop.
+        OptmergeError: If they cannot go on.
     """
     from optmerge.commands.search import Shown, progress_line
     from optmerge.study.slots import Ledger
+    from optmerge.study.worker import StoppedError
 
     launcher = assembly.plugins.launcher
     ledger = Ledger(opened.plan)
@@ -40,8 +42,10 @@ def run_workers(assembly: Assembly, opened: OpenStudy, tracker: Tracker, folder:
             if ledger.is_done(int(control["trials"])):
                 return
             if left == 0:
-                why = "was stopped" if control.get("stop") else "has lost all its workers before the end"
-                raise OptmergeError(f"study {opened.study.study_name} {why}; run the same command again to go on")
+                name = opened.study.study_name
+                if control.get("stop"):
+                    raise StoppedError(name)
+                raise OptmergeError(f"study {name} has lost all its workers before the end; run the same command again")
             time.sleep(_PAUSE)
 
 
@@ -59,7 +63,14 @@ def _job(assembly: Assembly, folder: Path) -> Job:
     config = assembly.config
     settings = [f"study.folder={config.study.folder}"]
     settings += [f"storage.{name}={getattr(config.storage, name):g}" for name in ("patience", "beat", "grace")]
-    return Job(str(config.study.name), config.storage.url, settings, folder, config.tracking.get("uri"))
+    return Job(
+        str(config.study.name),
+        config.storage.url,
+        settings,
+        folder,
+        config.tracking.get("uri"),
+        config.storage.patience,
+    )
 
 
 def end_elsewhere(assembly: Assembly, folder: Path, console: Console) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def found_study(
     """
     direction = optuna.study.StudyDirection.MAXIMIZE if plan.maximize else optuna.study.StudyDirection.MINIMIZE
     try:
-        study = optuna.create_study(study_name=name, storage=database, direction=direction)
+        study = database.patiently(lambda: optuna.create_study(study_name=name, storage=database, direction=direction))
     except DuplicatedStudyError:
         study = optuna.load_study(study_name=name, storage=database)
         if study.directions != [direction]:
@@ -79,6 +79,8 @@ def found_study(
     )
     database.set_study_system_attr(study_id, STARTS, [dict(start) for start in starts])
     database.set_study_user_attr(study_id, CONFIG, dict(config))
+    told = config.get("study", {})
+    database.set_control(study_id, trials=told.get("trials", 0), stagnation=told.get("stagnation"), stop=False, since=0)
     check_identity(study, identity)  # last: a study with an identity is whole
     return open_study(database, name)
 

@@ -601,20 +601,15 @@ def _undisturbed() -> Iterator[None]:
 
 
 @contextmanager
-def beating(database: Database, trial_id: int) -> Iterator[Callable[[], bool]]:
-    """Give signs of life for a trial, from a thread, as long as the context lasts.
-
-    Yields:
-        A function that says whether the trial was given to another worker.
-    """
-    over, lost = threading.Event(), threading.Event()
+def beating(database: Database, trial_id: int) -> Iterator[None]:
+    """Give signs of life for a trial, from a thread, as long as the context lasts and the trial is this worker's."""
+    over = threading.Event()
 
     def beat() -> None:
         while not over.wait(database.beat):
             try:
                 database.record_beat(trial_id)
-            except TrialLostError:
-                lost.set()
+            except TrialLostError:  # the worker learns it from its next report
                 return
             except Exception:  # noqa: S112 - the worker itself will meet the same error, and tell
                 continue
@@ -622,7 +617,7 @@ def beating(database: Database, trial_id: int) -> Iterator[Callable[[], bool]]:
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
     try:
-        yield lost.is_set
+        yield
     finally:
         over.set()
 

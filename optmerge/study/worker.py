@@ -51,7 +51,12 @@ Evaluate = Callable[[Slot, Mapping[str, Value], Ledger, Report], Outcome]
 
 
 class StoppedError(OptmergeError):
-    """The study was told to stop."""
+    """The study was told to stop, and this is what was asked for: no failure."""
+
+    exit_code = 0
+
+    def __init__(self, study: str) -> None:
+        super().__init__(f"study {study} was told to stop; run the search command again to go on")
 
 
 class TrialFailedError(OptmergeError):
@@ -106,7 +111,7 @@ def _work(
     while True:
         control = database.control(study_id)
         if control.get("stop"):
-            raise StoppedError(f"study {study.study_name} was told to stop; run the search command again to go on")
+            raise StoppedError(study.study_name)
         if time.monotonic() - reaped > _BETWEEN_REAPS:
             reap(study_id, database)
             reaped = time.monotonic()

@@ -11,6 +11,19 @@ TRACKING = "MLFLOW_TRACKING_URI"  # environment variable
 URL = "OPTMERGE_STORAGE_URL"  # environment variable; a command line would show a password to everyone on the machine
 
 
+# Comes before the worker's own command. The signals by which a scheduler announces a job's end may reach all processes
+# of the job, and would kill a worker, which does not know them. And one that outlives what started it holds a GPU that
+# others are given.
+_TIED = """
+import ctypes, os, signal, sys
+for number in (signal.SIGUSR1, signal.SIGUSR2):
+    signal.signal(number, signal.SIG_IGN)
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: sent when the process that started it dies
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 @dataclass(frozen=True)
 class Job:
     """What every worker is started with.
@@ -21,6 +34,7 @@ class Job:
         settings: Further settings of the worker command, such as `storage.grace=60`.
         folder: The study's folder, for logs.
         tracking: Address of the tracker, if it has one; it may hold a password too.
+        patience: Seconds for which workers wait for a database that does not answer.
     """
 
     study: str
@@ -28,10 +42,12 @@ class Job:
     settings: Sequence[str]
     folder: Path
     tracking: str | None = None
+    patience: float = 600.0
 
     def command(self, *more: str) -> list[str]:
-        """The command line of a worker."""
-        return [sys.executable, "-m", "optmerge", "worker", f"study.name={self.study}", *self.settings, *more]
+        """The command line of a worker, which is told to leave when the process that started it dies."""
+        worker = ["-m", "optmerge", "worker", f"study.name={self.study}", *self.settings, *more]
+        return [sys.executable, "-c", _TIED, sys.executable, *worker]
 
     def environment(self) -> dict[str, str]:
         """The environment of a worker."""

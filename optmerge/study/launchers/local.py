@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from optmerge.errors import OptmergeError, UsageError
+from optmerge.errors import INTERRUPTED, OptmergeError, UsageError
 from optmerge.study.launchers.launcher import Job, refuse_less_than_one
 
 _SOON, _OFTEN = 60.0, 5  # a worker that dies so often within so many seconds is not started again
+_LONGEST_PAUSE = 10.0  # seconds before a worker is started again
 _PATIENCE = 30.0  # seconds for a worker that was told to leave
 
 
@@ -48,44 +49,69 @@ class Member:
         if device is not None:
             self._environment["CUDA_VISIBLE_DEVICES"] = device
         self.log = job.folder / "workers" / f"worker-{number}.log"
+        self._patience = job.patience
         self._deaths: deque[float] = deque(maxlen=_OFTEN)
-        self._process = self._start()
+        self._away_since: float | None = None  # since when it has found no database
+        self._pauses = 0  # before this start, without one that lasted
+        self._started, self._again = 0.0, 0.0
+        self._process: subprocess.Popen[bytes] | None = self._start()
 
     def _start(self) -> "subprocess.Popen[bytes]":
+        self._started = time.monotonic()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             return subprocess.Popen(self._command, env=self._environment, stdout=log, stderr=subprocess.STDOUT)
 
     def is_working(self) -> bool:
-        """Whether it works; one that died is started again.
+        """Whether it works, or will again; one that died is started again, after a pause that grows.
 
         Raises:
             OptmergeError: If it failed, or dies again and again.
         """
+        now = time.monotonic()
+        if self._process is None:
+            if now >= self._again:
+                self._process = self._start()
+            return True
         status = self._process.poll()
         if status is None:
             return True
         if status == 0:
             return False
-        # It said why. One that was started again asked rightly before: it may have met a server that was away.
-        if status == 1 or (status == 2 and not self._deaths):
-            kind = UsageError if status == 2 else OptmergeError
-            raise kind(f"worker {self.number}: {last_line(self.log)}")
-        now = time.monotonic()
+        if now - self._started > _SOON:
+            self._pauses, self._away_since = 0, None
+        self._judge(status, now)
+        self._pauses += 1
+        self._process, self._again = None, now + min(_LONGEST_PAUSE, 2.0 ** (self._pauses - 2))
+        return True
+
+    def _judge(self, status: int, now: float) -> None:
+        """Raise where starting it again would not help."""
+        said = f"worker {self.number}: {last_line(self.log)}"
+        if status == 1:
+            raise OptmergeError(said)
+        if status == 2:
+            # One that was started again asked rightly before: it has met a server that was away.
+            if not self._pauses:
+                raise UsageError(said)
+            self._away_since = self._away_since or now
+            if now - self._away_since > self._patience:
+                raise OptmergeError(said)
+            return
         self._deaths.append(now)
         if len(self._deaths) == _OFTEN and now - self._deaths[0] < _SOON:
             raise OptmergeError(
                 f"worker {self.number} died {_OFTEN} times in {_SOON:.0f} s, the last time by {_cause(status)}; "
                 f"see {self.log}"
             )
-        self._process = self._start()
-        return True
 
     def tell(self, number: signal.Signals) -> None:
-        if self._process.poll() is None:
+        if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
 
     def wait(self, until: float) -> None:
+        if self._process is None:
+            return
         try:
             self._process.wait(max(0.0, until - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -117,6 +143,8 @@ class LocalLauncher:
 
     def __init__(self, options: Options) -> None:
         refuse_less_than_one({"launcher.workers": options.workers})
+        if options.gpus is not None:
+            refuse_less_than_one({"launcher.gpus": options.gpus})
         self.workers = options.workers
         self._gpus = options.gpus
 
@@ -151,6 +179,8 @@ def last_line(log: Path) -> str:
 
 
 def _cause(status: int) -> str:
+    if status == INTERRUPTED:
+        return "a signal that told it to leave"
     return signal.Signals(-status).name if -status in set(signal.Signals) else f"exit status {status}"
 
 

@@ -205,7 +205,7 @@ def test_status_shows_the_workers_of_a_running_search(joined: Ended) -> None:
 
 def test_stop_lets_workers_finish_and_leave(joined: Ended) -> None:
     assert "will finish the trial at hand and leave" in joined.said["stop"]
-    assert joined.statuses["search"] == 1
+    assert joined.statuses["search"] == 0
     assert f"study {NAME} was told to stop; run the search command again to go on" in joined.said["search"]
     assert "was told to stop" in joined.said["worker"]
     assert f"Study {NAME}: stopped" in joined.said["stopped status"]
