@@ -5,7 +5,7 @@ fact is known, and printed as one line in one place: `optmerge.__main__`.
 """
 
 INTERRUPTED = 75
-"""Exit status of a worker that was told to leave and has handed its trial back: EX_TEMPFAIL of sysexits.h, try again."""
+"""Exit status of a worker that was told to leave, its trial handed back: EX_TEMPFAIL of sysexits.h, try again later."""
 
 
 class OptmergeError(Exception):
