@@ -23,8 +23,11 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # as launchers do where workers share the cores
 
 import numpy as np
 import optuna
@@ -37,7 +40,7 @@ from optmerge.space.gene import Gene, Value
 from optmerge.study.charter import OpenStudy, found_study, open_study
 from optmerge.study.sampler import Proposer, Sampler
 from optmerge.study.samplers import cmaes, optuna_cmaes
-from optmerge.study.slots import SLOT, Ledger, Plan, Slot
+from optmerge.study.slots import SLOT, WORKER, Ledger, Plan, Slot
 from optmerge.study.storage import open_storage
 from optmerge.study.worker import Outcome, Report, this_worker, work
 
@@ -161,9 +164,7 @@ def measure_throughput(url: str, genes: int, workers: int, each: int) -> dict[st
     name = opened.study.study_name
     costs = fork_workers(workers, lambda: run_worker(url, name, genes, seconds))
     trials = open_study(open_storage(url), name).study.get_trials(deepcopy=False)
-    starts = [trial.datetime_start for trial in trials if trial.datetime_start]
-    ends = [trial.datetime_complete for trial in trials if trial.datetime_complete]
-    wall = (max(ends) - min(starts)).total_seconds()
+    rates = [pace(of_one) for of_one in by_worker(trials).values() if len(of_one) > 1]
     ledger = Ledger(opened.plan).update(trials)
     count = len(ledger.finished())
     assert count == wanted == len(trials), "not every trial was done exactly once"
@@ -171,13 +172,29 @@ def measure_throughput(url: str, genes: int, workers: int, each: int) -> dict[st
         "trial_seconds": seconds,
         "population": opened.plan.population,
         "lag": opened.plan.lag,
-        "trials_a_second": count / wall,
-        "of_ideal": count * seconds / workers / wall,
+        "trials_a_second": workers * statistics.mean(rates),
+        "of_ideal": seconds * statistics.mean(rates),
         "cpu_ms": 1000 * sum(cost.cpu for cost in costs) / count,
         "statements": sum(cost.statements for cost in costs) / count,
         "commits": sum(cost.commits for cost in costs) / count,
         "learnt_from": ledger.closed() * opened.plan.population / count,
     }
+
+
+def by_worker(trials: list[FrozenTrial]) -> dict[int, list[datetime]]:
+    """When each worker has begun its trials."""
+    begun: dict[int, list[datetime]] = {}
+    for trial in trials:
+        assert trial.datetime_start is not None
+        begun.setdefault(trial.system_attrs[WORKER]["pid"], []).append(trial.datetime_start)
+    return begun
+
+
+def pace(begun: list[datetime]) -> float:
+    """Trials a second of a worker that has begun trials at these times: what it waits for between two counts, not how
+    long all workers took to start on two cores, nor that they find nothing left in the end.
+    """
+    return (len(begun) - 1) / (max(begun) - min(begun)).total_seconds()
 
 
 def measure_overhead(url: str, genes: int, behind: int) -> dict[str, Any]:
@@ -440,7 +457,7 @@ def main() -> None:
             ]
         if "throughput" in chosen.parts:
             results["throughput"] = [
-                {"storage": name, "genes": count, "workers": many} | measure_throughput(url, count, many, each=8)
+                {"storage": name, "genes": count, "workers": many} | measure_throughput(url, count, many, each=10)
                 for name, url in urls.items()
                 for count in genes
                 for many in workers

@@ -93,6 +93,8 @@ class Database(RDBStorage):
         self._held_up = -math.inf  # when the database was last waited for in vain
         self._distributions: dict[str, BaseDistribution] = {}
         self._jsons: dict[BaseDistribution, str] = {}
+        # Trials that ran when they were read last. Their genomes are for good, so that only what came later is read.
+        self._running: dict[int, FrozenTrial] = {}
 
     # Workers: take, report, finish.
 
@@ -352,34 +354,37 @@ class Database(RDBStorage):
         if not rows:
             self._get_study(connection, study_id)
             return []
-        trials = {
-            row.trial_id: FrozenTrial(
-                number=row.number,
-                state=row.state,
-                value=None,
-                values=None,
-                datetime_start=_local(row.datetime_start),
-                datetime_complete=_local(row.datetime_complete),
-                params={},
-                distributions={},
-                user_attrs={},
-                system_attrs={},
-                intermediate_values={},
-                trial_id=row.trial_id,
-            )
-            for row in rows
-        }
-        self._fill(connection, trials, wanted)
-        return list(trials.values())
+        unchanged = {row.trial_id for row in rows if row.state == TrialState.RUNNING} & self._running.keys()
+        changed = [row for row in rows if row.trial_id not in unchanged]
+        trials = {row.trial_id: _frozen(row) for row in changed}
+        for trial_id in trials.keys() & self._running.keys():
+            trials[trial_id]._params = self._running[trial_id]._params
+            trials[trial_id]._distributions = self._running[trial_id]._distributions
+        if changed:
+            if unchanged:
+                wanted = _TRIALS.c.trial_id.in_(sorted(trials))
+            self._fill(connection, trials, wanted & (_TRIALS.c.trial_id <= rows[-1].trial_id))
+        for trial_id, trial in trials.items():
+            if trial.state == TrialState.RUNNING and trial.params:
+                self._running[trial_id] = trial
+            else:
+                self._running.pop(trial_id, None)
+        return [trials.get(row.trial_id) or self._running[row.trial_id] for row in rows]
 
     def _fill(self, connection: Connection, trials: Mapping[int, FrozenTrial], wanted: Any) -> None:
-        def of(table: Any, *columns: Any, order: Any = None) -> Iterator[Any]:
+        def of(table: Any, *columns: Any, order: Any = None, but: Any = None) -> Iterator[Any]:
             query = select(table.c.trial_id, *columns).join(_TRIALS, _TRIALS.c.trial_id == table.c.trial_id)
-            return iter(connection.execute(query.where(wanted).order_by(order if order is not None else columns[0])))
+            where = wanted if but is None else wanted & but
+            yield from connection.execute(query.where(where).order_by(order if order is not None else columns[0]))
 
-        for trial_id, name, value, text in of(
-            _PARAMS, _PARAMS.c.param_name, _PARAMS.c.param_value, _PARAMS.c.distribution_json, order=_PARAMS.c.param_id
-        ):
+        known = [trial_id for trial_id, trial in trials.items() if trial._params]
+        genes = of(
+            _PARAMS,
+            *(_PARAMS.c.param_name, _PARAMS.c.param_value, _PARAMS.c.distribution_json),
+            order=_PARAMS.c.param_id,
+            but=_TRIALS.c.trial_id.not_in(known) if known else None,
+        )
+        for trial_id, name, value, text in genes if len(known) < len(trials) else ():
             distribution = self._distribution(text)
             trial = trials[trial_id]
             trial._params[name] = distribution.to_external_repr(value)
@@ -620,6 +625,24 @@ def beating(database: Database, trial_id: int) -> Iterator[None]:
         yield
     finally:
         over.set()
+
+
+def _frozen(row: Any) -> FrozenTrial:
+    """A trial as it stands in its own row."""
+    return FrozenTrial(
+        number=row.number,
+        state=row.state,
+        value=None,
+        values=None,
+        datetime_start=_local(row.datetime_start),
+        datetime_complete=_local(row.datetime_complete),
+        params={},
+        distributions={},
+        user_attrs={},
+        system_attrs={},
+        intermediate_values={},
+        trial_id=row.trial_id,
+    )
 
 
 def _naive(moment: Any) -> datetime:

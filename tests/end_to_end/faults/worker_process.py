@@ -149,9 +149,16 @@ def _work(settings: Settings) -> None:
         pass
 
 
+def _leave(*_: Any) -> None:
+    """As the command does: a SIGTERM that follows is no second interruption."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def _live(settings: Settings) -> int:
     """Work as the worker command does; gives the exit status."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.environ.update(settings.environment)
     with Path(settings.log).open("a") as log:
