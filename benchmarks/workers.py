@@ -191,8 +191,10 @@ def by_worker(trials: list[FrozenTrial]) -> dict[int, list[datetime]]:
 
 
 def pace(begun: list[datetime]) -> float:
-    """Trials a second of a worker that has begun trials at these times: what it waits for between two counts, not how
-    long all workers took to start on two cores, nor that they find nothing left in the end.
+    """Trials a second of a worker that has begun trials at these times.
+
+    What it waits for between two of them counts; how long all workers took to start on two cores does not, nor that
+    they find nothing left in the end.
     """
     return (len(begun) - 1) / (max(begun) - min(begun)).total_seconds()
 
