@@ -50,7 +50,7 @@ Examples:
   python -m optmerge -m study.seed=0,1,2
   python -m optmerge rebuild --check studies/demo-seed0/best/recipe.yaml
 
-Exit status: 0 done, 1 failed, 2 asked wrongly."""
+Exit status: 0 done, 1 failed, 2 asked wrongly; 75 of a worker that was told to leave and may be started again."""
 
 COMMANDS = ("search", "worker", "status", "stop", "fork", "rebuild", "convert", "import", "export")
 _HYDRA_ONLY = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--resolve", "--package", "-p")
