@@ -31,17 +31,19 @@ CONF = next(
 
 @dataclasses.dataclass
 class SourceConfig:
-    """A source: a checkpoint, or a LoRA adapter.
+    """A source: a checkpoint, a LoRA adapter, or the winner of a search that runs first.
 
     Attributes:
         path: Folder or hub id.
+        search: Settings of the search whose winner it is, such as `+experiment=demo`; it gives the path.
         revision: Branch, tag or commit on the hub.
         over: For an adapter: alias of the checkpoint that it is merged into. By default `models.base`.
     """
 
-    path: str = MISSING
+    path: str = ""
     revision: str | None = None
     over: str | None = None
+    search: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass
@@ -71,10 +73,48 @@ class ModelsConfig:
 
 
 @dataclasses.dataclass
-class SpaceConfig:
-    """Which tensors share their genes, and which sources take part.
+class PathConfig:
+    """Data-flow space: what paths over layers there are; see `optmerge.space.PathSettings`, which says more.
 
-    All but the last two are those of `optmerge.space.Grouping`, which says more.
+    Attributes:
+        order: Aliases of the sources as their layers are laid in a row; by default all but the base, the tokenizer's
+            source first.
+        repeats: How often the row is laid down.
+        switches: `threshold` (numbers that are on above 0) or `switch`.
+        scales: `none`, `hop`, `transition` or `network`.
+        scale_target: `hidden` or `branch`.
+        low: Least scale.
+        high: Greatest scale.
+        max_hops: Most hops of a path.
+        max_layers: Most different layers of a path.
+        first: Alias of the source whose first layer comes first: the first in order by default, `free` for none.
+        last: The same for the last layer.
+        embeddings: Alias of the source that gives the embeddings: the first in order by default.
+        head: Alias of the source that gives the final norm and the output head: the first in order by default.
+        width: Hidden units of the network of scales.
+    """
+
+    order: list[str] = dataclasses.field(default_factory=list)
+    repeats: int = 3
+    switches: str = "threshold"
+    scales: str = "hop"
+    scale_target: str = "hidden"
+    low: float = 0.5
+    high: float = 1.5
+    max_hops: int = 80
+    max_layers: int | None = None
+    first: str | None = None
+    last: str | None = None
+    embeddings: str | None = None
+    head: str | None = None
+    width: int = 8
+
+
+@dataclasses.dataclass
+class SpaceConfig:
+    """Which tensors share their genes, and which sources take part; or, where `path` is given, what paths there are.
+
+    All but the last three are those of `optmerge.space.Grouping`, which says more.
 
     Attributes:
         groups: One group for the whole `model`, for `blocks` of layers, or for each of the `layers`.
@@ -87,6 +127,7 @@ class SpaceConfig:
         smooth: Number of anchors between which the layers' values are interpolated.
         sources: `all` take part, or the search is to `choose`.
         least_sources: So many take part at least.
+        path: Data-flow space instead; then all others and the method mean nothing.
     """
 
     groups: str = "blocks"
@@ -99,6 +140,7 @@ class SpaceConfig:
     smooth: int | None = None
     sources: str = "all"
     least_sources: int = 1
+    path: PathConfig | None = None
 
 
 @dataclasses.dataclass
@@ -179,6 +221,7 @@ class StudyConfig:
         name: By default the experiment and the seed.
         seed: Of the sampler, of random masks, and of the order of problems.
         trials: How many are to finish.
+        problems: How many search problems a trial answers, others in every generation; all by default.
         folder: Where databases and results go.
         selection: Whether the winner is chosen on validation, or is the best trial (`paper`).
         finalists: How many of the best trials are scored on validation.
@@ -191,6 +234,7 @@ class StudyConfig:
     name: str | None = None
     seed: int = 0
     trials: int = 100
+    problems: int | None = None
     warm_start: list[str] = dataclasses.field(default_factory=list)
     stagnation: int | None = None
     max_retries: int = 3
@@ -292,7 +336,7 @@ def _check(config: Config) -> None:
     study = config.study
     if not re.fullmatch(r"[\w][\w.+-]*", study.name or ""):
         raise UsageError(f"study.name={study.name!r}: use letters, digits, '.', '_', '+' and '-'; it names a folder")
-    leasts = {"trials": 1, "finalists": 1, "seed": 0, "max_retries": 0, "stagnation": 1}
+    leasts = {"trials": 1, "finalists": 1, "seed": 0, "max_retries": 0, "stagnation": 1, "problems": 1}
     for name, least in leasts.items():
         value = getattr(study, name)
         if value is not None and value < least:
@@ -326,6 +370,10 @@ def _check(config: Config) -> None:
     for alias in sources:
         if not re.fullmatch(r"[\w.-]+", alias):
             raise UsageError(f"models.sources: the alias {alias!r} must be made of letters, digits, '.', '_' and '-'")
+        if not sources[alias].path and not sources[alias].search:
+            raise UsageError(f"models.sources.{alias}.path is missing: a folder, or an id on the hub")
+        if sources[alias].search and config.space.path is None:
+            raise UsageError(f"models.sources.{alias}.search: only data-flow space takes the winner of another search")
         over = sources[alias].over
         if over is not None and (over not in sources or over == alias):
             others = ", ".join(sorted(set(sources) - {alias}))
@@ -333,7 +381,33 @@ def _check(config: Config) -> None:
     _check_space(config)
 
 
+def _check_path(config: Config, path: PathConfig) -> None:
+    known = [alias for alias in config.models.sources if alias != config.models.base]
+    if not path.order:
+        path.order = sorted(known, key=lambda alias: (alias != config.models.tokenizer, alias))
+    for setting in ("first", "last", "embeddings", "head"):
+        if getattr(path, setting) is None:
+            setattr(path, setting, path.order[0])
+    free = [alias for alias in (path.first, path.last) if alias != "free"]
+    for setting, aliases in (
+        ("order", path.order),
+        ("first or last", free),
+        ("embeddings or head", [path.embeddings, path.head]),
+    ):
+        for alias in aliases:
+            if alias not in config.models.sources:
+                raise UsageError(
+                    f"space.path: {alias}, named by {setting}, is no source; models.sources has "
+                    f"{', '.join(sorted(config.models.sources))}"
+                )
+    for alias in free:
+        if alias not in path.order:
+            raise UsageError(f"space.path: the first or last hop is of {alias}, which is not in space.path.order")
+
+
 def _check_space(config: Config) -> None:
+    if config.space.path is not None:
+        _check_path(config, config.space.path)
     space, by = config.space, ("model", "blocks", "layers")
     _one_of("space.groups", space.groups, by)
     _one_of("space.kinds", space.kinds, ("none", "sublayers", "kinds"))

@@ -1,7 +1,8 @@
 """Recipes: the complete, portable description of a merged model, as a value.
 
-A recipe is a small graph. Its leaves are checkpoints, its inner nodes are merges; a source of a merge is a checkpoint
-or another merge. In a file every node is written once, under its content hash:
+A recipe is a small graph. Its leaves are checkpoints; its inner nodes are merges of tensors, or paths over layers. A
+source of an inner node is a checkpoint or another inner node. In a file every node is written once, under its content
+hash:
 
     format: optmerge-recipe
     version: 1
@@ -31,6 +32,7 @@ from optmerge.errors import UsageError
 FORMAT = "optmerge-recipe"
 VERSION = 1
 DTYPES = ("float32", "bfloat16", "float16")
+SCALE_TARGETS = ("hidden", "branch")
 UNION = "union"
 """Stands for the vocabulary of all sources, where else an alias says whose tokenizer is used."""
 
@@ -151,7 +153,68 @@ class MergeNode:
         return content
 
 
-Node = CheckpointNode | MergeNode
+@dataclass(frozen=True)
+class Hop:
+    """A step of a data-flow path.
+
+    Attributes:
+        source: Alias of a source.
+        layer: One of its layers, counted from 0.
+        scale: What its input is multiplied by, see `PathNode.scale_target`.
+    """
+
+    source: str
+    layer: int
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class PathNode:
+    """An inner node: layers of sources, one after the other (Akiba et al., 2025, data-flow space).
+
+    Its weights are those of an ordinary model with as many layers as there are hops, into which the scales are folded,
+    see `optmerge.flow.fold`.
+
+    Attributes:
+        sources: Alias to node.
+        hops: The path.
+        tokenizer: Alias of the source that gives tokenizer and configuration.
+        embeddings: Alias of the source that gives the embeddings.
+        head: Alias of the source that gives the final norm and the output head.
+        dtype: Type in which the tensors are stored; rounding to it after folding is part of the value.
+        scale_target: `hidden` if a scale multiplies all that reaches its hop, as the paper says; `branch` if, after the
+            first hop, it multiplies only what the last block of the hop before has added, as the code published with
+            the paper does.
+    """
+
+    sources: Mapping[str, "Node"]
+    hops: tuple[Hop, ...]
+    tokenizer: str
+    embeddings: str
+    head: str
+    dtype: str
+    scale_target: str = "hidden"
+
+    @property
+    def path_sha256(self) -> str:
+        """Hash of the path alone: hops, scales, and what they multiply."""
+        content = self.content()
+        return _sha256({key: content[key] for key in ("hops", "scale_target")})
+
+    def content(self) -> dict[str, Any]:
+        return {
+            "kind": "path",
+            "sources": {alias: node_sha256(node) for alias, node in self.sources.items()},
+            "hops": [[hop.source, hop.layer, float(hop.scale)] for hop in self.hops],
+            "tokenizer": self.tokenizer,
+            "embeddings": self.embeddings,
+            "head": self.head,
+            "dtype": self.dtype,
+            "scale_target": self.scale_target,
+        }
+
+
+Node = CheckpointNode | MergeNode | PathNode
 
 
 @dataclass(frozen=True)
@@ -164,7 +227,7 @@ class Recipe:
         merged_on: Kind of the device that merged those, such as `cpu` or `cuda`.
     """
 
-    root: MergeNode
+    root: MergeNode | PathNode
     weights_sha256: str | None = None
     merged_on: str | None = None
 
@@ -193,7 +256,11 @@ class Recipe:
 
 def node_sha256(node: Node) -> str:
     """SHA-256 of a node's canonical JSON, in which its sources stand as their own hashes."""
-    canonical = json.dumps(node.content(), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _sha256(node.content())
+
+
+def _sha256(content: Mapping[str, Any]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -243,8 +310,8 @@ def load_recipe(path: Path) -> Recipe:
         raise UsageError(f"{path} is not a whole recipe: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise UsageError(f"{path} is not a whole recipe: missing or malformed {error}") from error
-    if not isinstance(root, MergeNode):
-        raise UsageError(f"{path}: its root is a checkpoint, not a merge")
+    if isinstance(root, CheckpointNode):
+        raise UsageError(f"{path}: its root is a checkpoint, not a merge or a path")
     merged_on = document.get("merged_on")
     return Recipe(root, weights_sha256, None if merged_on is None else str(merged_on))
 
@@ -267,6 +334,8 @@ def _read_node(key: str, nodes: Mapping[str, Any], above: tuple[str, ...]) -> No
         )
     elif entry["kind"] == "merge":
         node = _read_merge(key, entry, nodes, above)
+    elif entry["kind"] == "path":
+        node = _read_path(key, entry, nodes, above)
     else:
         raise UsageError(f"node {key[:12]} is of unknown kind {entry['kind']!r}")
     if _HASH.fullmatch(key) and node_sha256(node) != key:
@@ -330,6 +399,29 @@ def _read_merge(key: str, entry: Mapping[str, Any], nodes: Mapping[str, Any], ab
         raise UsageError(f"node {key[:12]} has pad_vocabulary_to {node.pad_vocabulary_to}; it must be at least 1")
     if node.dtype not in DTYPES:
         raise UsageError(f"node {key[:12]} has dtype {node.dtype!r}; known are {', '.join(DTYPES)}")
+    return node
+
+
+def _read_path(key: str, entry: Mapping[str, Any], nodes: Mapping[str, Any], above: tuple[str, ...]) -> PathNode:
+    node = PathNode(
+        sources={
+            str(alias): _read_node(str(source), nodes, (*above, key)) for alias, source in entry["sources"].items()
+        },
+        hops=tuple(Hop(str(source), int(layer), _finite(scale)) for source, layer, scale in entry["hops"]),
+        tokenizer=str(entry["tokenizer"]),
+        embeddings=str(entry["embeddings"]),
+        head=str(entry["head"]),
+        dtype=str(entry["dtype"]),
+        scale_target=str(entry.get("scale_target", "hidden")),
+    )
+    if not node.hops:
+        raise UsageError(f"node {key[:12]} is a path without hops")
+    for alias in {node.tokenizer, node.embeddings, node.head, *(hop.source for hop in node.hops)}:
+        if alias not in node.sources:
+            raise UsageError(f"node {key[:12]} speaks of {alias!r}, which is not one of its sources")
+    for name, value, known in (("dtype", node.dtype, DTYPES), ("scale_target", node.scale_target, SCALE_TARGETS)):
+        if value not in known:
+            raise UsageError(f"node {key[:12]} has {name} {value!r}; known are {', '.join(known)}")
     return node
 
 

@@ -2,16 +2,17 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 
 from optmerge.commands.percent import percent
-from optmerge.config import Config, options_of
-from optmerge.engines import Engine
+from optmerge.config import Config, PathConfig, options_of
+from optmerge.engines import Bench, Engine
 from optmerge.errors import UsageError
+from optmerge.flow.families import family_of
 from optmerge.models import (
     Adapter,
     Checkpoint,
@@ -26,9 +27,22 @@ from optmerge.models import (
     scan,
     tokens_sha256,
 )
-from optmerge.recipe import CheckpointNode, Node, node_sha256
+from optmerge.models.layers import depth
+from optmerge.recipe import CheckpointNode, Node, load_recipe, node_sha256
 from optmerge.registered import find
-from optmerge.space import By, Grouping, Ingredients, Kinds, ParameterSpace, Range, Searched, TensorGroup, group_tensors
+from optmerge.space import (
+    By,
+    Grouping,
+    Ingredients,
+    Kinds,
+    ParameterSpace,
+    PathSettings,
+    PathSpace,
+    Range,
+    Searched,
+    TensorGroup,
+    group_tensors,
+)
 from optmerge.study.charter import OpenStudy
 from optmerge.study.identity import identity
 from optmerge.study.launchers.launcher import Launcher
@@ -39,8 +53,6 @@ from optmerge.tracking import Tracker
 
 if TYPE_CHECKING:
     import optuna
-
-    from optmerge.merge import Workbench
 
 Say = Callable[[str], None]
 
@@ -67,18 +79,20 @@ class Assembly:
     checkpoints: Mapping[str, Checkpoint]
     fit: Fit
     companions: Companions
-    ingredients: Ingredients
-    space: ParameterSpace
+    space: ParameterSpace | PathSpace
     groups: Mapping[str, TensorGroup]
+    stand_ins: Mapping[str, CheckpointNode] = field(default_factory=dict)  # of sources that are recipes
 
     def opened(self) -> dict[str, Checkpoint]:
         """Node hash to checkpoint, as a workbench takes them."""
-        return {node_sha256(node): self.checkpoints[alias] for alias, node in self.ingredients.sources.items()}
+        leaves = {**self.space.sources, **self.stand_ins}
+        return {node_sha256(node): self.checkpoints[alias] for alias, node in leaves.items()}
 
     def identity(self) -> dict[str, Any]:
         """What a study must share with this search to be continued by it."""
         search = {
             "seed": self.config.study.seed,
+            **({} if self.config.study.problems is None else {"problems": self.config.study.problems}),
             "sampler": {"name": self.config.sampler["name"], **dataclasses.asdict(self.plugins.sampler.options)},
             "pruner": {"name": self.config.pruner["name"], **dataclasses.asdict(self.plugins.pruner_options)},
         }
@@ -107,7 +121,7 @@ class Run:
     assembly: Assembly
     opened: OpenStudy
     engine: Engine
-    workbench: "Workbench"
+    workbench: Bench
     tracker: Tracker
     folder: Path
     console: Console
@@ -129,11 +143,10 @@ def find_plugins(config: Config) -> Plugins:
     engine_module, engine_options = options_of("engine", config.engine, "optmerge.engines")
     tracking = options_of("tracking", config.tracking, "optmerge.tracking")
     task = task_module.build(task_options)
-    _grouping(config).check()
-    searched, has_base = _searched(config), config.models.base is not None
-    merged = [alias for alias in config.models.sources if alias != config.models.base]
-    searched.check(merged, has_base)
-    sampler.check(searched.choice_genes(merged, has_base))
+    if config.space.path is not None:
+        _path_settings(config.space.path).check()
+    else:
+        _check_merging(config, sampler)
     engine_module.pick_device(engine_options)
     launcher_module, launcher_options = options_of("launcher", config.launcher, "optmerge.study.launchers")
     return Plugins(
@@ -145,6 +158,19 @@ def find_plugins(config: Config) -> Plugins:
         tracking=tracking,
         launcher=launcher_module.build(launcher_options),
     )
+
+
+def _check_merging(config: Config, sampler: Sampler) -> None:
+    _grouping(config).check()
+    searched, has_base = _searched(config), config.models.base is not None
+    merged = [alias for alias in config.models.sources if alias != config.models.base]
+    searched.check(merged, has_base)
+    sampler.check(searched.choice_genes(merged, has_base))
+
+
+def _path_settings(path: PathConfig) -> PathSettings:
+    settings = {name: "" if value == "free" else value for name, value in vars(path).items()}
+    return PathSettings(**{**settings, "order": tuple(path.order)})
 
 
 def _grouping(config: Config) -> Grouping:
@@ -221,17 +247,31 @@ def assemble(config: Config, plugins: Plugins, say: Say) -> Assembly:
         base=models.base,
     )
     fit = check_fit(
-        checkpoints, base=models.base, tokenizer=models.tokenizer, pad_vocabulary_to=models.pad_vocabulary_to
+        checkpoints,
+        base=models.base,
+        tokenizer=models.tokenizer,
+        pad_vocabulary_to=models.pad_vocabulary_to,
+        same_depth=config.space.path is None,
     )
     beside = companions(fit)
     for notice in [*_adapter_notices(config, checkpoints), *fit.notices]:
         say(f"note: {notice}")
     problems = {split: plugins.task.problems(split) for split in SPLITS}
     check_disjoint(problems)
+    asked = config.study.problems
+    if asked is not None and asked > len(problems["search"]):
+        raise UsageError(f"study.problems={asked}: task.search has only {len(problems['search'])}")
     if config.study.selection == "validation" and not problems["validation"]:
         raise UsageError("task.validation is empty, but study.selection=validation chooses the winner by it")
+    nodes = _nodes(config, checkpoints, fit, say)
+    if config.space.path is not None:
+        found = _found_recipes(config, nodes)
+        path_space = _path_space(config, config.space.path, {**nodes, **found}, checkpoints)
+        plugins.sampler.check(path_space.genes)
+        stand_ins = {alias: nodes[alias] for alias in found}
+        return Assembly(config, plugins, checkpoints, fit, beside, path_space, {}, stand_ins)
     ingredients = Ingredients(
-        sources=_nodes(config, checkpoints, fit, say),
+        sources=nodes,
         base=models.base,
         tokenizer=models.tokenizer,
         dtype=models.dtype,
@@ -242,10 +282,34 @@ def assemble(config: Config, plugins: Plugins, say: Say) -> Assembly:
     groups = group_tensors(fit.names, _grouping(config))
     space = ParameterSpace(searched=_searched(config), groups=groups, ingredients=ingredients)
     plugins.sampler.check(space.genes)
-    return Assembly(config, plugins, checkpoints, fit, beside, ingredients, space, groups)
+    return Assembly(config, plugins, checkpoints, fit, beside, space, groups)
 
 
-def _nodes(config: Config, checkpoints: Mapping[str, Checkpoint], fit: Fit, say: Say) -> dict[str, Node]:
+def _path_space(
+    config: Config, path: PathConfig, nodes: Mapping[str, Node], checkpoints: Mapping[str, Checkpoint]
+) -> PathSpace:
+    depths = {alias: depth(checkpoints[alias].names()) for alias in nodes}
+    family_of(str(checkpoints[path.order[0]].config.get("model_type")))
+    return PathSpace(_path_settings(path), nodes, depths, config.models.tokenizer, config.models.dtype)
+
+
+def _found_recipes(config: Config, nodes: Mapping[str, CheckpointNode]) -> dict[str, Node]:
+    """The recipes of sources that a search has found, which stand in recipes for the checkpoints that they are.
+
+    Raises:
+        UsageError: If the checkpoint is not what its recipe says.
+    """
+    found: dict[str, Node] = {}
+    for alias, source in config.models.sources.items():
+        if source.search:
+            recipe = load_recipe(Path(source.path) / "recipe.yaml")
+            if recipe.weights_sha256 != nodes[alias].weights_sha256:
+                raise UsageError(f"{alias}: the weights in {source.path} are not those that its recipe names")
+            found[alias] = recipe.root
+    return found
+
+
+def _nodes(config: Config, checkpoints: Mapping[str, Checkpoint], fit: Fit, say: Say) -> dict[str, CheckpointNode]:
     scans = {}
     for alias, checkpoint in checkpoints.items():
         scans[alias] = scan(checkpoint, percent(say, f"{alias}: hashing, and looking for NaN"))

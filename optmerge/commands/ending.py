@@ -13,7 +13,7 @@ from optmerge.config import Config
 from optmerge.study.charter import OpenStudy
 from optmerge.study.slots import Ledger, counted
 
-BEST, RESULT, PICTURE = "best", "result.json", "report.png"
+BEST, RESULT, PICTURE, WINNER = "best", "result.json", "report.png", "winner.png"
 
 
 def finished_result(config: Config, opened: OpenStudy, folder: Path) -> dict[str, Any] | None:
@@ -45,6 +45,7 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
         The contents of result.json, and where the tracker has registered the winner.
     """
     from optmerge.reports.figure import draw_study
+    from optmerge.reports.winner import draw_winner
     from optmerge.study.result import Judge, as_json, trial_seconds
 
     config, task = run.assembly.config, run.assembly.plugins.task
@@ -61,9 +62,11 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
     weights_sha256 = write_model(result.winner.recipe, run.workbench, like, run.folder / BEST, replace=True)
     trials = counted(run.study.get_trials(deepcopy=False))
     seconds = trial_seconds(trials) + time.monotonic() - began
-    document = as_json(result, run.study, weights_sha256, len(task.problems("search")), seconds)
+    asked = config.study.problems or len(task.problems("search"))
+    document = as_json(result, run.study, weights_sha256, asked, seconds)
     document["ending"] = _settings(config)
     draw_study(document, trials, task.objectives[0].name, run.folder / PICTURE)
+    draw_winner(result.winner.recipe, run.folder / WINNER)
     registered = run.tracker.finish(document, run.folder / BEST)
     # Written last: a study with a result is one that has nothing left to do.
     _write_atomically(run.folder / RESULT, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
@@ -71,24 +74,24 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
 
 
 def _judge(assembly: Assembly, study: Any, judge: Any) -> Any:
-    from optmerge.space import naive_merges
     from optmerge.study.result import Result, choose_winner, judge_baselines, judge_sources
 
-    config, ingredients = assembly.config, assembly.ingredients
+    config, space = assembly.config, assembly.space
     direction = assembly.plugins.task.objectives[0].direction
-    baselines = naive_merges(ingredients) if config.study.baselines else {}
+    baselines = space.baselines() if config.study.baselines else {}
     if not assembly.plugins.task.problems("validation"):
         baselines = {name: settings for name, settings in baselines.items() if len(settings) == 1}
     winner = choose_winner(
         study,
         judge,
-        assembly.space,
+        space,
         direction,
         config.study.finalists,
         by_validation=config.study.selection == "validation",
     )
-    sources = judge_sources(judge, {alias: ingredients.source(alias) for alias in sorted(ingredients.sources)})
-    return Result(winner, sources, judge_baselines(judge, baselines))
+    sources = judge_sources(judge, {alias: space.source(alias) for alias in sorted(space.sources)})
+    ablations = {name: judge.test(recipe, f"winner, {name}") for name, recipe in space.ablations(winner.recipe).items()}
+    return Result(winner, sources, judge_baselines(judge, baselines), ablations)
 
 
 def _write_atomically(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from optmerge.commands.assembly import Assembly, assemble, find_plugins, make_sources
 from optmerge.config import Config
 from optmerge.errors import OptmergeError
-from optmerge.space import Gene, TensorGroup
+from optmerge.space import Gene, PathSpace, TensorGroup
 
 _MOST_GROUPS, _MOST_GENES = 12, 6  # lines
 _PROBE_TOKENS = 16  # tokens a response in the timing probe, scaled up to the task's limit
@@ -23,8 +23,16 @@ def print_plan(config: Config, console: Console) -> None:
         UsageError: If the search could not start.
     """
     from optmerge.commands.search import quiet_libraries
+    from optmerge.commands.stages import searched_sources
 
     quiet_libraries()
+    stages = searched_sources(config)
+    for alias, stage in stages.items():
+        console.print(f"Source {alias} is the winner of a search that runs first:", highlight=False)
+        print_plan(stage, console)
+    if stages:
+        console.print("The search over its layers can be planned when it is there.", highlight=False)
+        return
 
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -56,9 +64,22 @@ def _use_folder(config: Config, folder: str) -> None:
 
 def _groups(assembly: Assembly) -> str:
     # What is taken from a source comes first, so that it is not among those that are only counted.
+    if isinstance(assembly.space, PathSpace):
+        return _paths(assembly.space)
     groups = sorted(assembly.groups.items(), key=lambda item: item[1].source is None)
     lines = [f"  {name}: {_group(group)}" for name, group in groups]
     return f"groups ({len(groups)})\n" + "\n".join(_first(lines, _MOST_GROUPS))
+
+
+def _paths(space: PathSpace) -> str:
+    settings = space.settings
+    layers = " then ".join(
+        f"{sum(layer.source == alias for layer in space.layers)} of {alias}" for alias in settings.order
+    )
+    return (
+        f"paths over {len(space.layers)} layers, {layers}\n"
+        f"  laid down {settings.repeats} times: {len(space.slots)} slots, at most {settings.max_hops} hops"
+    )
 
 
 def _group(group: TensorGroup) -> str:

@@ -9,7 +9,7 @@ from rich.console import Console
 from optmerge.commands.percent import percent
 from optmerge.commands.proof import Proof
 from optmerge.errors import OptmergeError, UsageError
-from optmerge.recipe import UNION, CheckpointNode, MergeNode, Node, Recipe, load_recipe, node_sha256
+from optmerge.recipe import UNION, CheckpointNode, MergeNode, Node, PathNode, Recipe, load_recipe, node_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,7 +58,7 @@ def check(recipe_path: Path, locations: Mapping[str, str], console: Console) -> 
         raise UsageError(f"{recipe_path} has no weights_sha256 to compare with: its model was not kept")
     workbench, _ = open_sources(recipe, locations, lambda text: console.print(text, highlight=False, soft_wrap=True))
     proof = Proof.of(recipe, recipe_path.parent)
-    sha256 = weights_sha256(proof.watch(ahead(workbench.candidate(recipe).tensors())))
+    sha256 = weights_sha256(proof.watch(ahead(workbench.final(recipe).tensors())))
     try:
         verdict = proof.verdict(sha256)
     except OptmergeError as error:
@@ -133,7 +133,8 @@ def open_sources(
         {alias: checkpoints[alias] for alias in leaves},
         base=_base_leaf(root),
         tokenizer=_tokenizer_leaf(root),
-        pad_vocabulary_to=root.pad_vocabulary_to,
+        pad_vocabulary_to=_padding(root),
+        same_depth=not isinstance(root, PathNode),
     )
     if recipe.weights_sha256 and fit.alignment and not any(leaf.tokens_sha256 for leaf in leaves.values()):
         raise UsageError(
@@ -143,7 +144,12 @@ def open_sources(
     opened = {node_sha256(leaf): checkpoints[alias] for alias, leaf in leaves.items()}
     # A single merge of a small model is over before a compiler has begun; kernels that are there already are used.
     kernels = Kernels(say, compile_missing=fit.parameters >= _WORTH_COMPILING_ONCE)
-    return Workbench(opened, fit, torch.device("cpu"), kernels=kernels), companions(fit)
+    bench = Workbench(opened, fit, torch.device("cpu"), kernels=kernels)
+    if isinstance(root, PathNode):
+        from optmerge.flow import PathBench
+
+        return PathBench(bench), companions(fit)
+    return bench, companions(fit)
 
 
 def write_model(
@@ -174,7 +180,7 @@ def write_model(
 
     from optmerge.models import write_checkpoint
 
-    candidate = workbench.candidate(recipe)
+    candidate = workbench.final(recipe)
     tensors = ahead(candidate.tensors())
     return write_checkpoint(
         out,
@@ -193,6 +199,8 @@ def _with_layers(like: Any, candidate: Any) -> Any:
     from optmerge.models import Companions
     from optmerge.models.layers import depth, layer_of, stacked_config
 
+    if isinstance(candidate.recipe.root, PathNode):
+        return Companions(like.folder, candidate.config(like.config), like)
     bench, root = candidate.workbench, candidate.recipe.root
     below = {layer_of(name): layer_of(bench.leaf_name(root, name)) for name in candidate.names}
     layers = [layer for number in range(depth(candidate.names)) if (layer := below[number]) is not None]
@@ -227,15 +235,28 @@ def with_bases(leaves: Mapping[str, CheckpointNode]) -> tuple[dict[str, Checkpoi
     return needed, over
 
 
-def _tokenizer_leaf(node: MergeNode) -> str:
+def _tokenizer_leaf(node: MergeNode | PathNode) -> str:
     if node.tokenizer == UNION:
         return UNION
     source = node.sources[node.tokenizer]
     return node.tokenizer if isinstance(source, CheckpointNode) else _tokenizer_leaf(source)
 
 
-def _base_leaf(node: MergeNode) -> str | None:
+def _base_leaf(node: Node, alias: str | None = None) -> str | None:
     """The checkpoint whose rows stand in for those that a source lacks."""
-    alias = node.vocabulary_base or node.base
-    source = None if alias is None else node.sources[alias]
-    return _base_leaf(source) if isinstance(source, MergeNode) else alias
+    if isinstance(node, CheckpointNode):
+        return alias
+    if isinstance(node, PathNode):
+        merges = (source for _, source in sorted(node.sources.items()) if not isinstance(source, CheckpointNode))
+        return next((leaf for merge in merges if (leaf := _base_leaf(merge)) is not None), None)
+    below = node.vocabulary_base or node.base
+    return None if below is None else _base_leaf(node.sources[below], below)
+
+
+def _padding(node: Node) -> int | None:
+    """To a multiple of what the vocabulary's rows are rounded up."""
+    if isinstance(node, CheckpointNode):
+        return None
+    if isinstance(node, MergeNode):
+        return node.pad_vocabulary_to
+    return next((pad for _, source in sorted(node.sources.items()) if (pad := _padding(source))), None)

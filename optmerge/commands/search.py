@@ -42,8 +42,11 @@ def run_search(config: Config, console: Console) -> dict[str, Any]:
     Raises:
         OptmergeError: If it cannot be run, or was interrupted.
     """
+    from optmerge.commands.stages import search_sources
+
     quiet_libraries()
     plugins = find_plugins(config)
+    search_sources(config, console)
     assembly, database = _prepare(config, plugins, console)
     folder = Path(config.study.folder) / str(config.study.name)
     known = _known_study(assembly, database)
@@ -191,8 +194,9 @@ def objective_of(run: Run) -> "Objective":
     from optmerge.study.objective import Objective
 
     plugins = run.assembly.plugins
+    study = run.assembly.config.study
     return Objective(
-        run.assembly.space, run.workbench, run.engine, plugins.task, plugins.pruner, run.assembly.config.study.seed
+        run.assembly.space, run.workbench, run.engine, plugins.task, plugins.pruner, study.seed, study.problems
     )
 
 
@@ -321,4 +325,8 @@ def start_engine(assembly: Assembly, say: Say) -> tuple[Any, Any]:
         keep_facts=True,
         keep_sources=placement.where == "host",
     )
+    if assembly.config.space.path is not None:
+        from optmerge.flow import PathBench
+
+        return engine, PathBench(bench, assembly.stand_ins)
     return engine, bench

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from optmerge.commands.assembly import Assembly
-from optmerge.commands.ending import BEST, PICTURE, RESULT
+from optmerge.commands.ending import BEST, PICTURE, RESULT, WINNER
 from optmerge.commands.rebuild import RECIPE
 
 
@@ -28,7 +28,7 @@ def report(
 def _whereabouts(assembly: Assembly, folder: Path, registered: str | None) -> Iterator[str]:
     yield ""
     yield f"model and recipe  {folder / BEST}"
-    yield f"results, picture  {folder / RESULT}, {folder / PICTURE}"
+    yield f"results, pictures {folder / RESULT}, {folder / PICTURE}, {folder / WINNER}"
     if registered:
         yield f"registered as     {registered}"
     yield from dashboards(assembly)

@@ -9,6 +9,8 @@ from optmerge.recipe import Recipe
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from optmerge.flow import LiveCandidate
+
 
 @dataclass(frozen=True)
 class Generate:
@@ -44,10 +46,14 @@ class Response:
 
 
 class Candidate(Protocol):
-    """A recipe made available."""
+    """A recipe made available: its weights."""
 
     @property
     def recipe(self) -> Recipe: ...
+
+    @property
+    def path(self) -> None:
+        """What tells it from a path over resident layers, see `optmerge.flow.LiveCandidate`."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -60,6 +66,16 @@ class Candidate(Protocol):
         """Put its tensors where a live model has its own."""
 
 
+class Bench(Protocol):
+    """Makes recipes available."""
+
+    def candidate(self, recipe: Recipe) -> "Candidate | LiveCandidate":
+        """A recipe, for a trial."""
+
+    def final(self, recipe: Recipe) -> "Candidate | LiveCandidate":
+        """A recipe as the model that is kept in the end."""
+
+
 class Engine(Protocol):
     """Runs requests with a mounted candidate."""
 
@@ -70,8 +86,8 @@ class Engine(Protocol):
     def device(self) -> str:
         """Where candidates are best merged."""
 
-    def mount(self, candidate: Candidate) -> None:
-        """Put a candidate's weights into the live model: nothing is written, nothing reloaded."""
+    def mount(self, candidate: "Candidate | LiveCandidate") -> None:
+        """Put a candidate's weights, or its path, into the live model: nothing is written, nothing reloaded."""
 
     def run(self, requests: Sequence[Request]) -> Sequence[Response]:
         """One response a request, in order."""

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from optmerge.engines.engine import Candidate, Request, Response
 from optmerge.errors import OptmergeError, UsageError
+
+if TYPE_CHECKING:
+    from optmerge.flow import LiveCandidate, LiveLayers
 
 _TINY = 50_000_000  # parameters
 
@@ -90,13 +93,30 @@ class TransformersEngine:
             torch.set_num_threads(threads)
         self._model = model
         self._state: dict[str, Any] = self._model.state_dict()
+        self._layers: LiveLayers | None = None
 
-    def mount(self, candidate: Candidate) -> None:
-        """Merge a candidate right into the live model.
+    def mount(self, candidate: "Candidate | LiveCandidate") -> None:
+        """Merge a candidate right into the live model, or let it run the candidate's path.
 
         Raises:
             OptmergeError: If the candidate lacks a tensor of the model, or has one that the model does not.
         """
+        if candidate.path is not None:
+            self._mount_path(candidate)
+        elif self._layers is not None:
+            raise OptmergeError("a model that ran a path has no layers of its own to be merged into")
+        else:
+            self._mount_weights(cast("Candidate", candidate))
+
+    def _mount_path(self, candidate: "LiveCandidate") -> None:
+        from optmerge.flow import LiveLayers, family_of
+
+        if self._layers is None:
+            self._state = {}  # the model's own layers are let go
+            self._layers = LiveLayers(self._model, family_of(self._model.config.model_type).mlp_module)
+        self._layers.mount(candidate)
+
+    def _mount_weights(self, candidate: Candidate) -> None:
         for name in candidate.names:
             if name not in self._state:
                 raise OptmergeError(f"the model has no tensor {name}")

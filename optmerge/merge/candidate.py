@@ -66,8 +66,12 @@ class Workbench:
             UsageError: If one of its sources is not on this bench, or its groups do not cover every tensor once.
         """
         self._owners.clear()
-        self._check(recipe.root)
+        self.check(recipe.root)
         return MergeCandidate(recipe, self)
+
+    def final(self, recipe: Recipe) -> "MergeCandidate":
+        """Make a recipe available as the model that is kept in the end: here, the same as in a trial."""
+        return self.candidate(recipe)
 
     def names(self, node: Node) -> tuple[str, ...]:
         """The tensors of a node, sorted."""
@@ -94,6 +98,10 @@ class Workbench:
             if self._keep_sources and not isinstance(self._checkpoints[key], Adapter):
                 self._known[key, name] = known
         return known
+
+    def config(self, node: CheckpointNode) -> Mapping[str, Any]:
+        """The config.json of a checkpoint."""
+        return self._checkpoints[_key(node)].config
 
     def _read(self, key: str, name: str) -> Tensor:
         return self.fit.tensor(self._checkpoints[key], name).to(self.device)
@@ -149,7 +157,7 @@ class Workbench:
             node = node.sources[alias]
         return name
 
-    def _check(self, node: Node) -> None:
+    def check(self, node: Node) -> None:
         if isinstance(node, CheckpointNode):
             if _key(node) not in self._checkpoints:
                 raise UsageError(
@@ -163,7 +171,7 @@ class Workbench:
                 _check_group(node, group_name, group)
         self._groups(node)
         for source in node.sources.values():
-            self._check(source)
+            self.check(source)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from optmerge.errors import UsageError
 from optmerge.models.alignment import Alignment, Known, Vocabulary, align, merge_vocabularies
 from optmerge.models.checkpoint import Checkpoint
+from optmerge.models.layers import depth, layer_of, renamed
 from optmerge.models.vocabulary import (
     OUTPUT_HEADS,
     has_token_rows,
@@ -71,9 +72,14 @@ class Fit:
 
 
 def check_fit(
-    sources: Mapping[str, Checkpoint], *, base: str | None, tokenizer: str, pad_vocabulary_to: int | None = None
+    sources: Mapping[str, Checkpoint],
+    *,
+    base: str | None,
+    tokenizer: str,
+    pad_vocabulary_to: int | None = None,
+    same_depth: bool = True,
 ) -> Fit:
-    """Check that checkpoints can be merged tensor by tensor.
+    """Check that checkpoints can be merged tensor by tensor, or that a path can lead over their layers.
 
     Reads no weights, except where a file may hold a tied output head twice.
 
@@ -84,6 +90,7 @@ def check_fit(
         tokenizer: Alias of the checkpoint that gives tokenizer, config and vocabulary; or `union`: the base, or the
             first alias if there is none, gives them and takes in the tokens of the others.
         pad_vocabulary_to: Vocabulary rows are rounded up to a multiple of this.
+        same_depth: Whether all must have as many layers; otherwise the names are those of the deepest.
 
     Raises:
         UsageError: Naming the two checkpoints that do not fit, and how they differ.
@@ -103,10 +110,13 @@ def check_fit(
         if checkpoint.config.get("quantization_config"):
             raise UsageError(f"{checkpoint.alias}: {checkpoint.folder} is quantized: use the original weights")
     names = _merged_names(chosen)
+    if not same_depth:
+        names = _deepened(names, others)
     for other in others:
         _check_config(chosen, other)
-        _check_names(names, chosen, other)
-        _check_shapes(names, chosen, other)
+        shared = names if same_depth else _within(names, depth(other.names()))
+        _check_names(shared, chosen, other)
+        _check_shapes(shared, chosen, other)
         notices += _behaviour_notices(chosen, other)
     known, assumed = _known(names, chosen, others, base)
     vocabulary = merge_vocabularies(known, giver=giver, union=union, pad_to=pad_vocabulary_to)
@@ -117,7 +127,7 @@ def check_fit(
     else:
         _check_countable(names, [chosen, *others])
         notices.append(alignment.notice(vocabulary))
-    shapes = {name: chosen.shape(name) for name in names}
+    shapes = {name: _shape(chosen, name) for name in names}
     shapes |= {name: (vocabulary.rows, *shapes[name][1:]) for name in token_tensors}
     notices += assumed + _token_notices(known, vocabulary)
     return Fit(names, shapes, notices, vocabulary, dict(sources), alignment)
@@ -127,6 +137,22 @@ def _merged_names(checkpoint: Checkpoint) -> list[str]:
     """The tensors that count: no copies of tied ones, and no rotary frequencies, which loading computes."""
     dropped = redundant_heads(checkpoint)
     return [n for n in checkpoint.names() if n not in dropped and not n.endswith("rotary_emb.inv_freq")]
+
+
+def _deepened(names: list[str], others: Sequence[Checkpoint]) -> list[str]:
+    """The names of tensors outside of layers, and of as many layers as the deepest checkpoint has."""
+    deeper = {name for other in others for name in _merged_names(other) if (layer_of(name) or 0) >= depth(names)}
+    return sorted({*names, *deeper})
+
+
+def _within(names: list[str], layers: int) -> list[str]:
+    return [name for name in names if (layer_of(name) or 0) < layers]
+
+
+def _shape(checkpoint: Checkpoint, name: str) -> tuple[int, ...]:
+    """The shape of a tensor; in a layer that is not there, as in the first."""
+    layer = layer_of(name)
+    return checkpoint.shape(name if layer is None or layer < depth(checkpoint.names()) else renamed(name, 0))
 
 
 def _check_config(chosen: Checkpoint, other: Checkpoint) -> None:
@@ -159,7 +185,7 @@ def _check_names(names: list[str], chosen: Checkpoint, other: Checkpoint) -> Non
 def _check_shapes(names: list[str], chosen: Checkpoint, other: Checkpoint) -> None:
     differing: list[str] = []
     for name in names:
-        ours, theirs = chosen.shape(name), other.shape(name)
+        ours, theirs = _shape(chosen, name), other.shape(name)
         counted = ours[1:] == theirs[1:] and has_token_rows(chosen, name) and has_token_rows(other, name)
         if ours != theirs and not counted:
             differing.append(f"{name} is {list(ours)} and {list(theirs)}")

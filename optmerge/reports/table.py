@@ -22,6 +22,8 @@ def print_result(console: Console, result: Mapping[str, Any], metric: str) -> No
     table.add_section()
     winner = result["winner"]
     table.add_row(f"[bold]evolved merge[/bold] (trial {winner['trial']})", *_cells(winner["test"]))
+    for name, entry in result.get("ablations", {}).items():
+        table.add_row(f"  the same, {name}", *_cells(entry["test"]))
     console.print(table)
     validation = "" if winner["validation"] is None else f", {winner['validation']:.1%} on validation"
     counts = result["trials"]

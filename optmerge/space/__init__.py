@@ -5,6 +5,7 @@ from optmerge.space.gene import Gene, Kind, SearchSpace, Value
 from optmerge.space.groups import GENES, JOIN, By, Grouping, Kinds, TensorGroup, group_tensors
 from optmerge.space.naive import Ingredients, naive_merges
 from optmerge.space.parameter_space import ParameterSpace
+from optmerge.space.path_space import PathSettings, PathSpace
 from optmerge.space.ranges import Range
 from optmerge.space.searched import Searched
 
@@ -18,6 +19,8 @@ __all__ = [
     "Kind",
     "Kinds",
     "ParameterSpace",
+    "PathSettings",
+    "PathSpace",
     "Range",
     "SearchSpace",
     "Searched",

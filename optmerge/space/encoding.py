@@ -59,13 +59,13 @@ def genome_of(recipe: Recipe, space: ParameterSpace, names: Sequence[str]) -> di
 def _aliases(root: MergeNode, space: ParameterSpace) -> dict[str, str]:
     """Alias of a source in the space, to that of the same weights in the recipe."""
     theirs = {node_sha256(node): alias for alias, node in sorted(root.sources.items())}
-    found = {alias: theirs[sha256] for alias, sha256 in space.sources().items() if sha256 in theirs}
+    found = {alias: theirs[sha256] for alias, sha256 in space.source_hashes().items() if sha256 in theirs}
     known = set(found.values())
     strange = sorted({alias for group in root.groups.values() for alias in group.parameters} - known)
     if strange:
         raise UsageError(
             f"study.warm_start: {strange[0]} of a recipe is none of the sources of this search: "
-            f"{', '.join(sorted(space.sources()))}"
+            f"{', '.join(sorted(space.source_hashes()))}"
         )
     return found
 

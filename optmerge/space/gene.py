@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from optmerge.recipe import Recipe
+from optmerge.recipe import Node, Recipe
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -27,6 +27,7 @@ class Gene:
         initial: Where the search starts; the middle of the range by default.
         sigma: First step size, in units of the range; the sampler's own by default. Only `cmaes` knows one a gene.
         active_if: A switch: this gene matters only where that one is on.
+        likely: Of a switch or choice: the probability with which it is `initial` at first.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Gene:
     initial: Value | None = None
     sigma: float | None = None
     active_if: str | None = None
+    likely: float | None = None
 
     def start(self) -> Value:
         """The value with which a search starts."""
@@ -73,4 +75,24 @@ class SearchSpace(Protocol):
     @property
     def genes(self) -> Sequence[Gene]: ...
 
+    @property
+    def fixed(self) -> Mapping[str, float | None]:
+        """Names of values that are not searched."""
+
+    @property
+    def sources(self) -> Mapping[str, Node]:
+        """Alias to node."""
+
     def decode(self, genome: Mapping[str, Value]) -> Recipe: ...
+
+    def source(self, alias: str) -> Recipe:
+        """A source by itself."""
+
+    def baselines(self) -> Mapping[str, Mapping[str, Recipe]]:
+        """What people make without a search: name to its settings, of which the best on validation stands for it."""
+
+    def ablations(self, recipe: Recipe) -> Mapping[str, Recipe]:
+        """A winner without one of the things that were searched, by what it lacks."""
+
+    def description(self) -> Mapping[str, Any]:
+        """What all recipes of the space share, as plain data."""

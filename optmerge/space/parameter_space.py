@@ -13,7 +13,7 @@ from optmerge.recipe import UNION, CheckpointNode, Group, MergeNode, Node, Recip
 from optmerge.registered import did_you_mean
 from optmerge.space.gene import Gene, Value
 from optmerge.space.groups import TensorGroup
-from optmerge.space.naive import Ingredients
+from optmerge.space.naive import Ingredients, naive_merges
 from optmerge.space.ranges import Range
 from optmerge.space.searched import METHOD, SOURCES, Searched
 
@@ -65,6 +65,7 @@ class ParameterSpace:
         ingredients: The sources, and what else all recipes share.
 
     Attributes:
+        ingredients: The sources, and what else all recipes share.
         fixed: Names of the values that are not searched to these; None stands for the default of the method.
 
     Raises:
@@ -74,7 +75,7 @@ class ParameterSpace:
     def __init__(self, *, searched: Searched, groups: Mapping[str, TensorGroup], ingredients: Ingredients) -> None:
         merged, has_base = ingredients.merged(), ingredients.base is not None
         searched.check(merged, has_base)
-        self._searched, self._groups, self._ingredients, self._merged = searched, groups, ingredients, tuple(merged)
+        self._searched, self._groups, self.ingredients, self._merged = searched, groups, ingredients, tuple(merged)
         self._ranges = searched.parameter_ranges()
         ranges = self._overridden({name: self._ranges[parameter] for name, parameter in self._names().items()})
         self._genes = [
@@ -130,7 +131,7 @@ class ParameterSpace:
 
     def sources(self) -> dict[str, str]:
         """Alias to node hash, of the sources that may take part."""
-        return {alias: node_sha256(node) for alias, node in self._ingredients.sources.items()}
+        return {alias: node_sha256(node) for alias, node in self.ingredients.sources.items()}
 
     def shares(self, method: str, names: Sequence[str]) -> dict[tuple[str, str, str], dict[str, float]]:
         """What decides each value in the recipes of a method.
@@ -153,13 +154,30 @@ class ParameterSpace:
                     found |= {(tensor, alias, cell.parameter): shares for tensor in tensors}
         return found
 
+    @property
+    def sources(self) -> Mapping[str, Node]:
+        """Alias to node, the base among them."""
+        return self.ingredients.sources
+
+    def source(self, alias: str) -> Recipe:
+        """A source by itself."""
+        return self.ingredients.source(alias)
+
+    def baselines(self) -> dict[str, dict[str, Recipe]]:
+        """The merges that people make without a search: name to its settings."""
+        return naive_merges(self.ingredients)
+
+    def ablations(self, recipe: Recipe) -> dict[str, Recipe]:
+        """None: all that a merge has is its weights."""
+        return {}
+
     def description(self) -> dict[str, Any]:
         """What all recipes of the space share, as plain data.
 
         Two spaces with the same genes and the same description decode alike.
         """
         content = self._plans[self._searched.method].node.content()
-        content["sources"] = {alias: node_sha256(node) for alias, node in self._ingredients.sources.items()}
+        content["sources"] = {alias: node_sha256(node) for alias, node in self.ingredients.sources.items()}
         content["groups"] = {name: _digest(group) for name, group in self._groups.items()}
         if self._searched.choices:
             content["methods"] = {method.name: self._searched.options_of(method) for method in self._searched.methods()}
@@ -205,7 +223,7 @@ class ParameterSpace:
         return ranges
 
     def _plan(self, method: Method) -> _Plan:
-        ingredients, parameters = self._ingredients, self._names()
+        ingredients, parameters = self.ingredients, self._names()
         node = MergeNode(
             method=method.name,
             sources={},
@@ -247,7 +265,7 @@ class ParameterSpace:
 
     def _nodes_of(self, chosen: Sequence[str]) -> dict[str, Node]:
         """The sources of a recipe in which some are chosen: these, and those that it needs for another reason."""
-        sources = self._ingredients.sources
+        sources = self.ingredients.sources
         if any(isinstance(node, CheckpointNode) and node.tokens_sha256 is not None for node in sources.values()):
             # Vocabularies differ: the rows that a source lacks are made from all the others.
             return dict(sources)
@@ -255,7 +273,7 @@ class ParameterSpace:
         return {alias: node for alias, node in sources.items() if alias in needed}
 
     def _needed(self) -> Iterator[str]:
-        ingredients = self._ingredients
+        ingredients = self.ingredients
         for alias in (ingredients.base, ingredients.tokenizer, ingredients.vocabulary_base):
             if alias == UNION:
                 yield from ingredients.sources

@@ -28,7 +28,7 @@ _RARE = 0.02  # least probability of a category at first
 # the way that the mean has gone since. Without, each generation would take the mean back to where its parents left it:
 # two searches, each at half the pace. With all of it the steps add up, and can diverge. Measured on ellipsoids of 12
 # and 40 genes, populations 11 to 32, evaluations to a target against those at 0: 0.82 at 0.5, 0.79 at 0.6, 0.77 at 0.7.
-_MOVED_ALONG = 0.6
+MOVED_ALONG = 0.6
 
 
 class Distribution(Protocol):
@@ -101,7 +101,7 @@ class Full:
         return self._coordinates.genome(cma.mean + cma._sigma * (axes @ (lengths * (axes.T @ z))))
 
     def tell(self, ranked: Sequence[Mapping[str, Value]], parent: Self) -> None:
-        moved = _MOVED_ALONG * (self._cma.mean - parent._cma.mean)
+        moved = MOVED_ALONG * (self._cma.mean - parent._cma.mean)
         self._cma.tell([(self._coordinates.vector(genome) + moved, float(rank)) for rank, genome in enumerate(ranked)])
         # The package rounds otherwise where it is copied before its axes are known than where it is copied after.
         self._cma._eigen_decomposition()
@@ -120,7 +120,7 @@ class Separable:
         return self._coordinates.genome(cma.mean + cma._sigma * cma._eigen_decomposition() * z)
 
     def tell(self, ranked: Sequence[Mapping[str, Value]], parent: Self) -> None:
-        moved = _MOVED_ALONG * (self._cma.mean - parent._cma.mean)
+        moved = MOVED_ALONG * (self._cma.mean - parent._cma.mean)
         self._cma.tell([(self._coordinates.vector(genome) + moved, float(rank)) for rank, genome in enumerate(ranked)])
 
 
@@ -155,12 +155,12 @@ class Mixed:
         self._cma = cmaes.CatCMAwM(population_size=population, **given)
 
     def _first_probabilities(self, start: Mapping[str, Value]) -> Floats:
-        """Even, but for a gene with a declared start: twice as likely as all others together."""
+        """Even, but for a gene with a declared start: as likely as it says, or twice as likely as all the others."""
         table = np.zeros((len(self._categories), max(len(values) for _, values in self._categories)))
         for row, (gene, values) in zip(table, self._categories, strict=True):
             row[: len(values)] = 1 / len(values)
             if gene.initial is not None:
-                row[: len(values)] = max(_RARE, 1 / 3 / max(1, len(values) - 1))
+                row[: len(values)] = max(_RARE, (1 - (gene.likely or 2 / 3)) / max(1, len(values) - 1))
                 row[values.index(start[gene.name])] = 0.0
                 row[values.index(start[gene.name])] = 1 - row.sum()
         return table
@@ -180,7 +180,7 @@ class Mixed:
     def tell(self, ranked: Sequence[Mapping[str, Value]], parent: Self) -> None:
         moved = np.zeros(0)
         if self._numbers is not None:
-            moved = _MOVED_ALONG * (self._cma._mean - parent._cma._mean)
+            moved = MOVED_ALONG * (self._cma._mean - parent._cma._mean)
             moved[self._floats :] = 0.0  # a whole number stays one
         self._cma.tell([(self._solution(genome, moved), float(rank)) for rank, genome in enumerate(ranked)])
 

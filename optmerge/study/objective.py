@@ -7,19 +7,20 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
-from optmerge.engines import Engine
+from optmerge.engines import Bench, Engine
 from optmerge.errors import OptmergeError
-from optmerge.merge import Workbench
+from optmerge.recipe import PathNode, Recipe
 from optmerge.space import SearchSpace
 from optmerge.space.gene import Value
 from optmerge.study.evaluation import Evaluation, answer
-from optmerge.study.slots import Ledger, Slot
+from optmerge.study.slots import Ledger, Slot, slot_of
 from optmerge.study.trial_scores import (
     ESTIMATE,
     PROBLEMS,
     RECIPE,
+    SAME_AS,
     SCORES,
     SECONDS,
     FinishedTrial,
@@ -30,6 +31,8 @@ from optmerge.study.worker import Outcome, Report, TrialFailedError
 from optmerge.tasks import Task
 
 Scores = NDArray[np.float64]
+
+_OF_THE_PATH = (RECIPE, SCORES, ESTIMATE)
 
 
 class Pruner(Protocol):
@@ -53,11 +56,12 @@ class Objective:
     """The function that the study optimizes, and all it needs."""
 
     space: SearchSpace
-    workbench: Workbench
+    workbench: Bench
     engine: Engine
     task: Task
     pruner: Pruner
     seed: int
+    sample: int | None = None  # so many problems, others in every generation
 
     def __call__(self, slot: Slot, genome: Mapping[str, Value], ledger: Ledger, report: Report) -> Outcome:
         """Score one genome on the search problems.
@@ -75,6 +79,10 @@ class Objective:
         sign = 1.0 if goal.direction == "maximize" else -1.0
         problems = self.task.problems("search")
         recipe = self.space.decode(genome)
+        known = self._same_path(recipe, slot, ledger)
+        if known is not None:
+            left = {name: value for name, value in known.user_attrs.items() if name in _OF_THE_PATH}
+            return Outcome(known.state, known.value, left | {PROBLEMS: 0, SAME_AS: known.number})
         evaluation = Evaluation()
         left: dict[str, object] = {RECIPE: recipe.sha256}
 
@@ -90,7 +98,7 @@ class Objective:
             began = time.perf_counter()
             self.engine.mount(self.workbench.candidate(recipe))
             evaluation.seconds["merge"] = time.perf_counter() - began
-            for look, batch in enumerate(self._batches(len(problems), slot), start=1):
+            for look, batch in enumerate(self._batches(len(problems), slot, recipe), start=1):
                 answer(self.engine, self.task, problems, batch, evaluation)
                 report(evaluation.seen(), evaluation.mean(goal.name))
                 scores = sign * evaluation.scores[goal.name]
@@ -101,10 +109,31 @@ class Objective:
             raise TrialFailedError(str(error), attributes()) from error
         return Outcome(TrialState.COMPLETE, evaluation.mean(goal.name), attributes())
 
+    def _same_path(self, recipe: Recipe, slot: Slot, ledger: Ledger) -> FrozenTrial | None:
+        """A trial that has answered for the same path: different genomes may decode to one.
+
+        Whether others have come so far already must not matter, so only two kinds are looked at: what ran to the end
+        in a closed generation, and what has ended in this one, where the same path meets the same problems in the same
+        order and the same rival.
+        """
+        if not isinstance(recipe.root, PathNode):
+            return None
+        closed = self._last_closed(slot, ledger)
+        for trial in ledger.finished():
+            generation = slot_of(trial).generation
+            earlier = generation <= closed and trial.state == TrialState.COMPLETE and self.sample is None
+            if trial.user_attrs.get(RECIPE) == recipe.sha256 and (earlier or generation == slot.generation):
+                return trial
+        return None
+
+    def _last_closed(self, slot: Slot, ledger: Ledger) -> int:
+        """The last generation that is closed for everyone who fills this slot."""
+        lag = ledger.plan.lag
+        return ledger.closed() - 1 if lag is None else slot.generation - 1 - lag
+
     def _reference(self, slot: Slot, ledger: Ledger) -> Scores | None:
         """The scores that a trial races, of the last generation that is closed for everyone who fills this slot."""
-        lag = ledger.plan.lag
-        last = ledger.closed() - 1 if lag is None else slot.generation - 1 - lag
+        last = self._last_closed(slot, ledger)
         if last < 0:
             return None
         goal = self.task.objectives[0]
@@ -112,10 +141,16 @@ class Objective:
         chosen = self.pruner.reference(survivors, ledger.plan.population)
         return chosen.scores() if chosen else None
 
-    def _batches(self, count: int, slot: Slot) -> Iterator[list[int]]:
-        """Positions of problems, in an order of this slot's own: a fixed first batch would be overfitted."""
-        order = np.random.default_rng([self.seed, *slot]).permutation(count).tolist()
+    def _batches(self, count: int, slot: Slot, recipe: Recipe) -> Iterator[list[int]]:
+        """Positions of problems, in an order of this slot's or path's own: a fixed first batch would be overfitted."""
+        asked = np.arange(count)
+        if self.sample is not None:
+            asked = np.random.default_rng([self.seed, slot.generation]).permutation(count)[: self.sample]
+        own = [slot.member]
+        if isinstance(recipe.root, PathNode):
+            own = [int(recipe.sha256[:16], 16)]
+        order = np.random.default_rng([self.seed, slot.generation, *own]).permutation(asked).tolist()
         start = 0
-        for size in self.pruner.batch_sizes(count):
+        for size in self.pruner.batch_sizes(len(order)):
             yield order[start : start + size]
             start += size

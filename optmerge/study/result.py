@@ -10,10 +10,9 @@ import optuna
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
-from optmerge.engines import Engine
+from optmerge.engines import Bench, Engine
 from optmerge.errors import OptmergeError
-from optmerge.merge import Workbench
-from optmerge.recipe import Recipe
+from optmerge.recipe import PathNode, Recipe
 from optmerge.space import SearchSpace
 from optmerge.study.evaluation import Evaluation, answer
 from optmerge.study.interval import Score, bootstrap
@@ -60,6 +59,7 @@ class Result:
     winner: Winner
     sources: Mapping[str, Score]
     baselines: Mapping[str, Baseline]
+    ablations: Mapping[str, Score]
 
 
 class Judge:
@@ -74,7 +74,7 @@ class Judge:
     """
 
     def __init__(
-        self, study: optuna.Study, workbench: Workbench, engine: Engine, task: Task, watch: Callable[[str], None]
+        self, study: optuna.Study, workbench: Bench, engine: Engine, task: Task, watch: Callable[[str], None]
     ) -> None:
         self._study = study
         self._workbench = workbench
@@ -90,7 +90,7 @@ class Judge:
         if kept is None:
             self._watch(f"{split}: {label}")
             problems = self._task.problems(split)
-            self._engine.mount(self._workbench.candidate(recipe))
+            self._engine.mount(self._workbench.final(recipe))
             evaluation = Evaluation()
             answer(self._engine, self._task, problems, range(len(problems)), evaluation)
             kept = {name: encode(scores) for name, scores in evaluation.scores.items()}
@@ -176,6 +176,7 @@ def as_json(
 ) -> dict[str, Any]:
     """The contents of result.json."""
     trials = counted(study.get_trials(deepcopy=False))
+    root = result.winner.recipe.root
     states = {
         name: sum(trial.state == state for trial in trials)
         for name, state in (
@@ -193,6 +194,7 @@ def as_json(
         "winner": {
             "trial": result.winner.trial,
             "recipe_sha256": result.winner.recipe.sha256,
+            **({"path_sha256": root.path_sha256} if isinstance(root, PathNode) else {}),
             "weights_sha256": weights_sha256,
             "search": result.winner.search,
             "validation": result.winner.validation,
@@ -200,6 +202,7 @@ def as_json(
         },
         "sources": {alias: {"test": asdict(score)} for alias, score in result.sources.items()},
         "baselines": {name: asdict(baseline) for name, baseline in result.baselines.items()},
+        "ablations": {name: {"test": asdict(score)} for name, score in result.ablations.items()},
         "trials": states,
         "problem_evaluations": sum(trial.user_attrs.get(PROBLEMS, 0) for trial in trials),
         "problem_evaluations_unpruned": (states["complete"] + states["pruned"]) * search_problems,

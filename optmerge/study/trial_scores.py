@@ -17,6 +17,7 @@ SCORES = "scores"  # metric to encoded scores of the search problems, in their o
 PROBLEMS = "problems"  # how many problems it answered
 RECIPE = "recipe_sha256"
 SECONDS = "seconds"  # phase to seconds
+SAME_AS = "same_path_as"  # number of the trial whose path it has, and whose scores it took over
 ESTIMATE = "estimate"  # of a beaten trial: what its fitness might have been; it only orders the beaten
 
 Encoded = str | list[float | None]

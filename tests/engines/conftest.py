@@ -28,7 +28,7 @@ def bench(assembly: Assembly) -> Workbench:
 def engine(assembly: Assembly, bench: Workbench) -> TransformersEngine:
     """An engine with the Japanese specialist mounted on the base's architecture."""
     engine = build(Options(device="cpu", batch_size=4, threads=1), assembly.checkpoints["base"].folder, "float32")
-    engine.mount(bench.candidate(assembly.ingredients.source("ja")))
+    engine.mount(bench.candidate(assembly.space.ingredients.source("ja")))
     return engine
 
 

@@ -74,9 +74,9 @@ def test_mounting_leaves_nothing_of_the_candidate_before(
 ) -> None:
     asked = requests(assembly)
     before = engine.run(asked)
-    engine.mount(bench.candidate(assembly.ingredients.source("math_add")))
+    engine.mount(bench.candidate(assembly.space.ingredients.source("math_add")))
     between = engine.run(asked)
-    engine.mount(bench.candidate(assembly.ingredients.source("ja")))
+    engine.mount(bench.candidate(assembly.space.ingredients.source("ja")))
     assert between != before
     assert engine.run(asked) == before
 
@@ -102,7 +102,7 @@ def test_folder_without_weights_gives_the_same_model_once_mounted(
     bare = Path(shutil.copytree(whole, tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors")))
     engines = [build(Options(device="cpu", threads=1), folder, dtype) for folder in (whole, bare)]
     for engine in engines:
-        engine.mount(bench.candidate(assembly.ingredients.source("ja")))
+        engine.mount(bench.candidate(assembly.space.ingredients.source("ja")))
     models = [engine._model for engine in engines]
     kept = [dict(model.named_buffers()) for model in models]
     assert kept[0].keys() == kept[1].keys() and all(torch.equal(kept[0][name], kept[1][name]) for name in kept[0])
@@ -117,7 +117,7 @@ def test_responses_do_not_depend_on_the_batch(
     other = build(
         Options(device="cpu", batch_size=batch_size, threads=1), assembly.checkpoints["base"].folder, "float32"
     )
-    other.mount(bench.candidate(assembly.ingredients.source("ja")))
+    other.mount(bench.candidate(assembly.space.ingredients.source("ja")))
     assert other.run(requests(assembly)) == engine.run(requests(assembly))
 
 

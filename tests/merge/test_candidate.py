@@ -27,9 +27,9 @@ def with_groups(recipe: Recipe, groups: Mapping[str, Group]) -> Recipe:
 
 @pytest.mark.parametrize("alias", ["base", "ja", "math_add", "math_mul"])
 def test_a_source_by_itself_is_its_checkpoint_bit_for_bit(assembly: Assembly, bench: Workbench, alias: str) -> None:
-    node = assembly.ingredients.sources[alias]
+    node = assembly.space.ingredients.sources[alias]
     assert isinstance(node, CheckpointNode)
-    candidate = bench.candidate(assembly.ingredients.source(alias))
+    candidate = bench.candidate(assembly.space.ingredients.source(alias))
     assert weights_sha256(candidate.tensors()) == node.weights_sha256
 
 
@@ -39,7 +39,7 @@ def test_tensors_come_in_name_order(assembly: Assembly, bench: Workbench) -> Non
 
 
 def test_tensors_follow_the_formula_of_the_method(assembly: Assembly, bench: Workbench) -> None:
-    recipe = assembly.ingredients.recipe("task_arithmetic", HALVES)
+    recipe = assembly.space.ingredients.recipe("task_arithmetic", HALVES)
     for name, tensor in bench.candidate(recipe).tensors():
         base, ja, math = (assembly.checkpoints[alias].tensor(name) for alias in ("base", "ja", "math_add"))
         torch.testing.assert_close(tensor, base + 0.5 * (ja - base) + 0.25 * (math - base))
@@ -55,7 +55,7 @@ def test_resident_sources_give_the_same_bytes(assembly: Assembly, bench: Workben
 def read_into_memory(assembly: Assembly) -> dict[str, Checkpoint]:
     """The checkpoints again, with their tensors read where otherwise they are mapped."""
     read = {alias: Checkpoint.open(found.folder, alias, kept=False) for alias, found in assembly.checkpoints.items()}
-    return {node_sha256(node): read[alias] for alias, node in assembly.ingredients.sources.items()}
+    return {node_sha256(node): read[alias] for alias, node in assembly.space.ingredients.sources.items()}
 
 
 def test_sources_that_are_read_give_the_same_bytes_as_mapped_ones(assembly: Assembly, bench: Workbench) -> None:
@@ -70,11 +70,11 @@ def test_what_is_remembered_of_the_sources_changes_no_bit_of_later_candidates(
     assembly: Assembly, bench: Workbench, method: str
 ) -> None:
     remembering = Workbench(assembly.opened(), assembly.fit, torch.device("cpu"), keep_facts=True)
-    everyone = assembly.ingredients.merged()
+    everyone = assembly.space.ingredients.merged()
     for share in (0.3, 0.8, 0.55):
         per_source = get_method(method).per_source()
         values = {alias: {name: share for name in ("weight", "density") if name in per_source} for alias in everyone}
-        recipe = assembly.ingredients.recipe(method, values)
+        recipe = assembly.space.ingredients.recipe(method, values)
         shared = dict.fromkeys(recipe.root.groups["model"].shared, share)
         recipe = with_groups(recipe, {"model": replace(recipe.root.groups["model"], shared=shared)})
         plain = weights_sha256(bench.candidate(recipe).tensors())
@@ -85,8 +85,10 @@ def test_what_is_remembered_of_one_merge_is_not_taken_for_another(assembly: Asse
     # Two inner merges under one alias: their tensors have the same names, but not the same numbers.
     remembering = Workbench(assembly.opened(), assembly.fit, torch.device("cpu"), keep_facts=True)
     for weight in (0.25, 2.0):
-        inner = assembly.ingredients.recipe("task_arithmetic", {"ja": {"weight": weight}, "math_add": {"weight": 1.0}})
-        outer = replace(assembly.ingredients, sources={**assembly.ingredients.sources, "inner": inner.root})
+        inner = assembly.space.ingredients.recipe(
+            "task_arithmetic", {"ja": {"weight": weight}, "math_add": {"weight": 1.0}}
+        )
+        outer = replace(assembly.space.ingredients, sources={**assembly.space.ingredients.sources, "inner": inner.root})
         recipe = outer.recipe("ties", {"inner": {"density": 0.3}, "math_mul": {"density": 0.5}})
         plain = weights_sha256(bench.candidate(recipe).tensors())
         assert weights_sha256(remembering.candidate(recipe).tensors()) == plain
@@ -97,7 +99,7 @@ def test_what_is_remembered_of_one_merge_is_not_taken_for_another(assembly: Asse
 def test_tensors_are_written_right_into_a_model(
     assembly: Assembly, bench: Workbench, dtype: str, live: torch.dtype
 ) -> None:
-    candidate = bench.candidate(replace(assembly.ingredients, dtype=dtype).recipe("ties", HALVES))
+    candidate = bench.candidate(replace(assembly.space.ingredients, dtype=dtype).recipe("ties", HALVES))
     targets = {name: torch.full(shape, 7.0, dtype=live) for name, shape in candidate.shapes().items()}
     addresses = {name: target.data_ptr() for name, target in targets.items()}
     candidate.write_into({name: torch.nn.Parameter(target) for name, target in targets.items()})
@@ -113,7 +115,7 @@ def test_shapes_are_those_of_the_tensors(assembly: Assembly, bench: Workbench) -
 
 def test_a_group_can_take_a_source_as_it_is(assembly: Assembly, bench: Workbench) -> None:
     recipe = with_groups(
-        assembly.ingredients.recipe("dare_ties", {}),
+        assembly.space.ingredients.recipe("dare_ties", {}),
         {
             "layers": Group(("model.layers.*",), {"ja": {"weight": 0.5, "density": 0.5}}, {"lambda_": 1.0}),
             "rest": Group(("model.embed_tokens.*", "model.norm.*"), source="math_mul"),
@@ -129,7 +131,7 @@ def test_a_group_can_take_a_source_as_it_is(assembly: Assembly, bench: Workbench
 
 def test_parameters_shared_by_the_sources_are_of_a_group(assembly: Assembly, bench: Workbench) -> None:
     recipe = with_groups(
-        assembly.ingredients.recipe("slerp", {}),
+        assembly.space.ingredients.recipe("slerp", {}),
         {
             "layers": Group(("model.layers.*",), {"ja": {}}, {"t": 0.0}),
             "rest": Group(("model.embed_tokens.*", "model.norm.*"), {"ja": {}}, {"t": 1.0}),
@@ -141,7 +143,7 @@ def test_parameters_shared_by_the_sources_are_of_a_group(assembly: Assembly, ben
 
 
 def test_a_shared_parameter_that_a_group_leaves_out_takes_its_default(assembly: Assembly, bench: Workbench) -> None:
-    recipe = assembly.ingredients.recipe("slerp", {"ja": {}})
+    recipe = assembly.space.ingredients.recipe("slerp", {"ja": {}})
     assert recipe.root.groups["model"].shared == {"t": 0.5}
     without = with_groups(recipe, {"model": replace(recipe.root.groups["model"], shared={})})
     explicit = weights_sha256(bench.candidate(recipe).tensors())
@@ -149,8 +151,8 @@ def test_a_shared_parameter_that_a_group_leaves_out_takes_its_default(assembly: 
 
 
 def stacked(assembly: Assembly, layers: tuple[Mapping[str, int], ...], values: Mapping[str, object]) -> Recipe:
-    recipe = assembly.ingredients.recipe("linear", values)  # type: ignore[arg-type]
-    sources = {alias: assembly.ingredients.sources[alias] for alias in values}
+    recipe = assembly.space.ingredients.recipe("linear", values)  # type: ignore[arg-type]
+    sources = {alias: assembly.space.ingredients.sources[alias] for alias in values}
     return Recipe(replace(recipe.root, layers=layers, sources=sources, tokenizer=min(values)))
 
 
@@ -186,8 +188,8 @@ def test_stacked_layers_of_several_sources_are_merged(assembly: Assembly, bench:
 
 def test_a_stacked_model_can_be_a_source(assembly: Assembly, bench: Workbench) -> None:
     inner = stacked(assembly, ({"ja": 1}, {"ja": 0}), {"ja": {"weight": 1.0}}).root
-    root = assembly.ingredients.recipe("linear", {"inner": {"weight": 1.0}, "math_add": {"weight": 1.0}}).root
-    sources: dict[str, Node] = {"inner": inner, "math_add": assembly.ingredients.sources["math_add"]}
+    root = assembly.space.ingredients.recipe("linear", {"inner": {"weight": 1.0}, "math_add": {"weight": 1.0}}).root
+    sources: dict[str, Node] = {"inner": inner, "math_add": assembly.space.ingredients.sources["math_add"]}
     found = dict(bench.candidate(Recipe(replace(root, sources=sources, tokenizer="math_add"))).tensors())
     name = "model.layers.{}.mlp.up_proj.weight"
     for layer in (0, 1):
@@ -197,7 +199,7 @@ def test_a_stacked_model_can_be_a_source(assembly: Assembly, bench: Workbench) -
 
 
 def test_every_group_has_parameters_of_its_own(assembly: Assembly, bench: Workbench) -> None:
-    root = assembly.ingredients.recipe("task_arithmetic", {}).root
+    root = assembly.space.ingredients.recipe("task_arithmetic", {}).root
     groups = {
         "layers": Group(("model.layers.*",), {"ja": {"weight": 1.0}}),
         "rest": Group(("model.embed_tokens.*", "model.norm.*"), {"ja": {"weight": 0.0}}),
@@ -208,16 +210,16 @@ def test_every_group_has_parameters_of_its_own(assembly: Assembly, bench: Workbe
 
 
 def test_merged_tensors_have_the_type_of_the_recipe(assembly: Assembly, bench: Workbench) -> None:
-    recipe = replace(assembly.ingredients, dtype="bfloat16").recipe("task_arithmetic", HALVES)
-    full = dict(bench.candidate(assembly.ingredients.recipe("task_arithmetic", HALVES)).tensors())
+    recipe = replace(assembly.space.ingredients, dtype="bfloat16").recipe("task_arithmetic", HALVES)
+    full = dict(bench.candidate(assembly.space.ingredients.recipe("task_arithmetic", HALVES)).tensors())
     for name, tensor in bench.candidate(recipe).tensors():
         assert torch.equal(tensor, full[name].to(torch.bfloat16))
 
 
 def test_a_merge_as_a_source_counts_as_rounded_to_its_own_type(assembly: Assembly, bench: Workbench) -> None:
-    inner = replace(assembly.ingredients, dtype="bfloat16").recipe("task_arithmetic", HALVES)
-    sources: dict[str, Node] = {**assembly.ingredients.sources, "half": inner.root}
-    outer = replace(assembly.ingredients, sources=sources).source("half")
+    inner = replace(assembly.space.ingredients, dtype="bfloat16").recipe("task_arithmetic", HALVES)
+    sources: dict[str, Node] = {**assembly.space.ingredients.sources, "half": inner.root}
+    outer = replace(assembly.space.ingredients, sources=sources).source("half")
     rounded = dict(bench.candidate(inner).tensors())
     for name, tensor in bench.candidate(outer).tensors():
         assert tensor.dtype == torch.float32
@@ -234,15 +236,15 @@ def test_a_merge_as_a_source_counts_as_rounded_to_its_own_type(assembly: Assembl
 def test_groups_must_hold_every_tensor_once(
     assembly: Assembly, bench: Workbench, patterns: Mapping[str, tuple[str, ...]], message: str
 ) -> None:
-    root = assembly.ingredients.recipe("task_arithmetic", {}).root
+    root = assembly.space.ingredients.recipe("task_arithmetic", {}).root
     groups = {name: Group(tensors, {"ja": {"weight": 1.0}}) for name, tensors in patterns.items()}
     with pytest.raises(UsageError, match=message):
         bench.candidate(with_groups(Recipe(root), groups))
 
 
 def test_the_groups_of_an_inner_merge_are_checked_too(assembly: Assembly, bench: Workbench) -> None:
-    inner = replace(assembly.ingredients.source("ja").root, groups={})
-    outer = replace(assembly.ingredients, sources={"inner": inner}, base=None, tokenizer="inner").source("inner")
+    inner = replace(assembly.space.ingredients.source("ja").root, groups={})
+    outer = replace(assembly.space.ingredients, sources={"inner": inner}, base=None, tokenizer="inner").source("inner")
     with pytest.raises(UsageError, match="is in no group"):
         bench.candidate(outer)
 
@@ -251,7 +253,7 @@ def test_the_groups_of_an_inner_merge_are_checked_too(assembly: Assembly, bench:
 def test_numbers_too_large_for_the_type_are_an_error(
     assembly: Assembly, bench: Workbench, dtype: str, weight: float
 ) -> None:
-    root = replace(assembly.ingredients, dtype=dtype).recipe("task_arithmetic", {}).root
+    root = replace(assembly.space.ingredients, dtype=dtype).recipe("task_arithmetic", {}).root
     groups = {
         "norm": Group(("model.norm.weight",), {"ja": {"weight": weight}}, {"lambda_": 1e30}),
         "rest": Group(("model.layers.*", "model.embed*"), {"ja": {"weight": 0.5}}),
@@ -264,13 +266,13 @@ def test_numbers_too_large_for_the_type_are_an_error(
 
 
 def test_weights_that_cancel_are_an_error(assembly: Assembly, bench: Workbench) -> None:
-    recipe = assembly.ingredients.recipe("linear", {"ja": {"weight": 1.0}, "math_add": {"weight": -1.0}})
+    recipe = assembly.space.ingredients.recipe("linear", {"ja": {"weight": 1.0}, "math_add": {"weight": -1.0}})
     with pytest.raises(OptmergeError, match="the weights cancel"):
         list(bench.candidate(recipe).tensors())
 
 
 def test_a_source_that_is_not_open_is_a_usage_error(assembly: Assembly, bench: Workbench) -> None:
-    stranger = replace(assembly.ingredients, sources={"stranger": CheckpointNode("elsewhere", "0" * 64)})
+    stranger = replace(assembly.space.ingredients, sources={"stranger": CheckpointNode("elsewhere", "0" * 64)})
     with pytest.raises(UsageError, match="source elsewhere .* is not open"):
         bench.candidate(stranger.source("stranger"))
 
@@ -301,6 +303,6 @@ def test_a_source_that_is_not_open_is_a_usage_error(assembly: Assembly, bench: W
 def test_a_recipe_that_its_method_cannot_carry_out_is_a_usage_error(
     assembly: Assembly, bench: Workbench, change: dict[str, object], message: str
 ) -> None:
-    root: MergeNode = assembly.ingredients.recipe("task_arithmetic", HALVES).root
+    root: MergeNode = assembly.space.ingredients.recipe("task_arithmetic", HALVES).root
     with pytest.raises(UsageError, match=message):
         bench.candidate(Recipe(replace(root, **change)))  # type: ignore[arg-type]

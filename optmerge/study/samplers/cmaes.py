@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optmerge.errors import UsageError
 from optmerge.space.gene import Gene, Value
+from optmerge.study.conditional import Conditional
 from optmerge.study.evolution import STEP, Coordinates, Distribution, Full, Mixed, Separable, default_population
 from optmerge.study.slots import SLOT, Ledger, Plan, Slot, counted
 from optmerge.study.trial_scores import ESTIMATE
@@ -28,7 +29,7 @@ ACCEPTS = frozenset({"float", "int", "switch", "choice"})
 SUPERSEDED = "superseded"  # user attribute of a trial that finished for a slot that had a result already
 
 _MANY = 100  # genes; from here on only variances are learnt, unless the variant is given
-_VARIANTS = ("auto", "full", "separable", "mixed")
+_VARIANTS = ("auto", "full", "separable", "mixed", "conditional")
 
 
 @dataclass
@@ -40,7 +41,9 @@ class Options:
             the launcher has workers.
         sigma: First step size in units of the range; the paper's 1/6 by default.
         variant: `full` learns all covariances, `separable` variances alone, `mixed` also whole numbers, switches and
-            choices; `auto` takes `mixed` where there are such, `separable` from 100 genes on, else `full`.
+            choices, `conditional` switches, and variances of numbers, from those genomes alone in which a number
+            matters; `auto` takes `conditional` where there are numbers that depend on switches, `mixed` where there is
+            anything else but numbers, `separable` from 100 genes on, else `full`.
         pipeline: A generation need not wait for the last trials of the one before: it is taught by those before that.
             Workers hardly wait, at the price of more trials to the same fitness. By default so where there are more
             workers than half the genomes of a generation.
@@ -75,10 +78,11 @@ class CmaEsSampler(BaseSampler):
         start = {gene.name: gene.start() for gene in self._genes}
         variant = self._options.variant
         if variant == "auto":
-            plain = all(gene.kind == "float" for gene in self._genes)
-            variant = ("separable" if len(self._genes) >= _MANY else "full") if plain else "mixed"
+            variant = _suiting(self._genes)
         if variant == "mixed":
             return Mixed(self._genes, step, start, population)
+        if variant == "conditional":
+            return Conditional(self._genes, step, start, population)
         coordinates = Coordinates(self._genes, step)
         # One gene has no covariances, and the package no separable form of it.
         return (Full if variant == "full" or len(self._genes) == 1 else Separable)(coordinates, start, population)
@@ -167,6 +171,17 @@ def _holds(trial: FrozenTrial, slot: Slot) -> bool:
     return trial.system_attrs.get(SLOT) == list(slot) and trial.state != TrialState.FAIL
 
 
+def _suiting(genes: Sequence[Gene]) -> str:
+    """The variant for some genes."""
+    kinds = {gene.kind for gene in genes}
+    switches = {gene.name for gene in genes if gene.kind == "switch"}
+    if kinds <= {"float", "switch"} and any(gene.active_if in switches for gene in genes):
+        return "conditional"
+    if kinds != {"float"}:
+        return "mixed"
+    return "separable" if len(genes) >= _MANY else "full"
+
+
 def build(options: Options, genes: Sequence[Gene], seed: int) -> BaseSampler:
     """The sampler; its first mean is each gene's initial value, the middle of its range unless declared otherwise."""
     least = 3
@@ -182,4 +197,7 @@ def build(options: Options, genes: Sequence[Gene], seed: int) -> BaseSampler:
             f"sampler.variant={options.variant} cannot search {odd[0].name}, a gene of kind {odd[0].kind}; "
             "use sampler.variant=mixed"
         )
+    other = [gene for gene in genes if gene.kind == "choice"]
+    if other and options.variant == "conditional":
+        raise UsageError(f"sampler.variant=conditional cannot search {other[0].name}, a gene of kind choice; use mixed")
     return CmaEsSampler(options, genes, seed)

@@ -1,0 +1,43 @@
+"""Sources that are the winners of searches: these run first."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from optmerge.commands.ending import BEST
+from optmerge.config import Config, compose_config
+
+
+def searched_sources(config: Config) -> dict[str, Config]:
+    """Alias to the configuration of the search whose winner the source is.
+
+    Such a search shares the study's seed, folder, database, tracker, launcher and engine, and is named after it.
+    """
+    study = config.study
+    shared = [f"study.seed={study.seed}", f"study.folder={study.folder}"]
+    stages = {}
+    for alias, source in config.models.sources.items():
+        if source.search:
+            stage = compose_config([*shared, *source.search, f"study.name={study.name}-{alias}"])
+            stage.storage, stage.tracking, stage.launcher = config.storage, config.tracking, config.launcher
+            stage.engine, stage.merging = config.engine, config.merging
+            stages[alias] = stage
+    return stages
+
+
+def search_sources(config: Config, console: Console) -> dict[str, Any]:
+    """Run, resume or report the searches whose winners are sources, and let the sources be there.
+
+    Returns:
+        Alias to the name of the study.
+    """
+    from optmerge.commands.search import run_search
+
+    studies = {}
+    for alias, stage in searched_sources(config).items():
+        console.print(f"First the search for source {alias}.", highlight=False)
+        run_search(stage, console)
+        config.models.sources[alias].path = str((Path(stage.study.folder) / str(stage.study.name) / BEST).absolute())
+        studies[alias] = stage.study.name
+    return studies
