@@ -7,8 +7,8 @@ the norms that blocks read the residual stream through forget its unit.
 hop k add is divided by s_k, so are their last tensors. Where s_k < 0 the stream's sign is turned, and the gains of the
 two norms that read it (not their biases) are negated; where the last one is, the final norm's too.
 
-`branch`: w_0 multiplies the stream once, and w_k, k > 0, what the MLP of hop k - 1 has added. The unit is w_0 all along;
-the last tensors of that MLP are multiplied by w_k, which may be negative, or zero.
+`branch`: w_0 multiplies the stream once, and w_k, k > 0, what the MLP of hop k - 1 has added. The unit is w_0 all
+along; the last tensors of that MLP are multiplied by w_k, which may be negative, or zero.
 
 The logits are the same up to the norms' epsilon, which is not measured in the stream's unit, and to rounding.
 """

@@ -19,16 +19,14 @@ def draw_winner(recipe: Recipe, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    if isinstance(recipe.root, PathNode):
-        figure = _path(recipe.root, pyplot)
-    else:
-        figure = _parameters(recipe.root, pyplot)
+    root = recipe.root
+    figure = _path(root, pyplot) if isinstance(root, PathNode) else _parameters(root, pyplot)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
 
 def _path(node: PathNode, pyplot: Any) -> Any:
-    """Hops from left to right, the layer that each takes upwards, coloured by source; the stronger, the larger scale."""
+    """Hops from left to right, the layer that each takes upwards, coloured by source, the paler the smaller."""
     figure, axes = pyplot.subplots(figsize=(max(6.0, 2 + 0.2 * len(node.hops)), 4.2), layout="constrained")
     colours = pyplot.get_cmap("tab10").colors
     scales = [abs(hop.scale) for hop in node.hops]

@@ -129,7 +129,7 @@ class ParameterSpace:
         """Names of the methods that its recipes may have."""
         return list(self._plans)
 
-    def sources(self) -> dict[str, str]:
+    def source_hashes(self) -> dict[str, str]:
         """Alias to node hash, of the sources that may take part."""
         return {alias: node_sha256(node) for alias, node in self.ingredients.sources.items()}
 
