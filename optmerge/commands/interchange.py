@@ -11,7 +11,7 @@ from optmerge.commands.percent import percent
 from optmerge.commands.rebuild import open_sources, with_bases
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.interchange import experiment, export_recipe, import_configuration, read_configuration
-from optmerge.recipe import CheckpointNode, load_recipe
+from optmerge.recipe import CheckpointNode, MergeNode, load_recipe
 
 
 def import_file(
@@ -20,7 +20,7 @@ def import_file(
     """Write the recipe of a mergekit configuration, and an experiment that searches around it if asked.
 
     Args:
-        configuration: A file for mergekit-yaml.
+        configuration: A file for mergekit-yaml, or the folder of a published data-flow model.
         out: Where the recipe goes; by default beside the configuration, as NAME.recipe.yaml.
         search: Where the experiment goes, if one is wanted.
         locations: Alias to folder, for models that are not where the configuration says.
@@ -29,6 +29,9 @@ def import_file(
     Raises:
         UsageError: If a model cannot be had, or the configuration says what no recipe can.
     """
+    if configuration.is_dir():
+        _import_published(configuration, out, search, console)
+        return
     out = _beside(configuration) if out is None else out
     targets = [out, *([search] if search else [])]
     for target in targets:
@@ -51,6 +54,7 @@ def import_file(
     for notice in notices:
         console.print(f"note: {notice}", highlight=False, markup=False, soft_wrap=True)
     root = imported.recipe.root
+    assert isinstance(root, MergeNode)
     console.print(
         f"{out}: recipe {imported.recipe.sha256[:12]}, {root.method} of {', '.join(sorted(root.sources))}; "
         f"python -m optmerge rebuild {out} OUT writes the model",
@@ -71,6 +75,25 @@ def import_file(
         )
 
 
+def _import_published(folder: Path, out: Path | None, search: Path | None, console: Console) -> None:
+    from optmerge.interchange.published import import_published
+
+    out = folder.with_name(f"{folder.name}.recipe.yaml") if out is None else out
+    if search is not None:
+        raise UsageError("search= is for mergekit configurations: a path has no weights to search around")
+    if out.exists():
+        raise UsageError(f"{out} is there already: choose another name, or remove it first")
+    recipe = import_published(folder)
+    _write({out: recipe.to_yaml()})
+    console.print(
+        f"{out}: recipe {recipe.sha256[:12]}, a path over the layers of {folder}; "
+        f"python -m optmerge export {out} OUT format=fold writes it as an ordinary model",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
 def export_file(recipe_path: Path, out: Path, form: str, locations: Mapping[str, str], console: Console) -> None:
     """Write a recipe in another program's form into a new folder.
 
@@ -89,8 +112,9 @@ def export_file(recipe_path: Path, out: Path, form: str, locations: Mapping[str,
 
     find(FORMATS, form, "format")
     recipe = load_recipe(recipe_path)
-    workbench, _ = open_sources(recipe, locations)
-    sources = workbench.fit.sources
+    bench, like = open_sources(recipe, locations)
+    fit = bench.fit
+    sources = fit.sources
     leaves = {alias: node for alias, node in recipe.root.sources.items() if isinstance(node, CheckpointNode)}
     _, below = with_bases(leaves)
     places: dict[str, str] = {}
@@ -104,7 +128,9 @@ def export_file(recipe_path: Path, out: Path, form: str, locations: Mapping[str,
         form=form,
         sources=sources,
         locations={alias: _absolute(place) for alias, place in places.items()},
-        names=tuple(workbench.fit.names),
+        names=tuple(fit.names),
+        bench=bench,
+        companions=like,
         notice=lambda line: console.print(f"note: {line}", highlight=False, markup=False, soft_wrap=True),
     )
     console.print(

@@ -15,6 +15,7 @@ from optmerge.flow.layer_types import layer_types
 from optmerge.flow.path import LiveHop, LivePath
 from optmerge.merge import Workbench
 from optmerge.merge.candidate import MergeCandidate
+from optmerge.models import Fit
 from optmerge.models.layers import depth, layer_of, rest_of, stacked_config, stem_of
 from optmerge.recipe import UNION, CheckpointNode, Node, PathNode, Recipe, node_sha256
 
@@ -40,6 +41,10 @@ class PathBench:
         self.outside = [name for name in names if layer_of(name) is None]
         self.stem = next(stem for name in names if (stem := stem_of(name)))
         self.rests = sorted({rest_of(name) for name in names if layer_of(name) is not None})
+
+    @property
+    def fit(self) -> Fit:
+        return self.workbench.fit
 
     @property
     def device(self) -> torch.device:
@@ -101,13 +106,14 @@ class PathCandidate:
     def layer(self, hop: LiveHop) -> dict[str, Tensor]:
         """The tensors of a hop's layer, by their names within it."""
         number = self.path.hops.index(hop)
-        return {rest: self._below(number, rest) for rest in self.bench.rests}
+        return {rest: self.tensor(number, rest) for rest in self.bench.rests}
 
     def outside(self) -> dict[str, Tensor]:
         """The tensors outside of layers, by name."""
         return {name: self._outside(name) for name in self.bench.outside}
 
-    def _below(self, number: int, rest: str) -> Tensor:
+    def tensor(self, number: int, rest: str) -> Tensor:
+        """A tensor of a hop's layer, by its name within it, as the source has it."""
         hop = self.node.hops[number]
         return self.bench.workbench.tensor(
             self.bench.source(self.node, hop.source), f"{self.bench.stem}{hop.layer}.{rest}"
@@ -196,7 +202,7 @@ class FoldedCandidate:
         return inside | {name: (None, name) for name in bench.outside}
 
     def _layer_tensor(self, number: int, rest: str) -> Tensor:
-        tensor = self.unfolded._below(number, rest)
+        tensor = self.unfolded.tensor(number, rest)
         return self._stored(folded(tensor, rest, number, self.folds, self.unfolded.bench.family), f"hop {number}")
 
     def _outside_tensor(self, name: str) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from optmerge.models import Checkpoint
 from optmerge.models.staging import staged
@@ -21,6 +22,8 @@ class Export:
         sources: Alias to checkpoint, opened and proven to be the recipe's.
         locations: Alias to the folder or hub id of each source, and of what adapters among them lie over.
         names: The tensors of each source.
+        bench: Makes the recipe available.
+        companions: What lies beside its weights.
         folder: Where to write files; it is put in place when all are there.
         notice: Takes a line that people should read.
     """
@@ -29,6 +32,8 @@ class Export:
     sources: Mapping[str, Checkpoint]
     locations: Mapping[str, str]
     names: tuple[str, ...]
+    bench: Any
+    companions: Any
     folder: Path
     notice: Callable[[str], None]
 
@@ -41,6 +46,8 @@ def export_recipe(
     sources: Mapping[str, Checkpoint],
     locations: Mapping[str, str],
     names: tuple[str, ...],
+    bench: Any,
+    companions: Any,
     notice: Callable[[str], None],
 ) -> list[str]:
     """Write a recipe in another form into a new folder, whole or not at all.
@@ -52,6 +59,8 @@ def export_recipe(
         sources: As in `Export`.
         locations: As in `Export`.
         names: As in `Export`.
+        bench: As in `Export`.
+        companions: As in `Export`.
         notice: As in `Export`.
 
     Returns:
@@ -63,5 +72,5 @@ def export_recipe(
     """
     build = find(FORMATS, form, "format").build
     with staged(out, nbytes=0, replace=False) as folder:
-        build(Export(recipe, sources, locations, names, folder, notice))
+        build(Export(recipe, sources, locations, names, bench, companions, folder, notice))
         return sorted(path.name for path in folder.iterdir())

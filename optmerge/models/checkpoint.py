@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optmerge.errors import UsageError
+from optmerge.models.evomistral import as_mistral, is_evomistral
 from optmerge.models.shard import Entry, map_tensor, read_header, torch_dtype
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Checkpoint:
         for name, shard in _weight_map(folder / f"{SAFETENSORS}.index.json", alias).items():
             if (folder / shard) in files and name not in entries:
                 raise UsageError(f"{alias}: {folder / shard} lacks {name}, which the index names")
+        if is_evomistral(config):
+            config, entries = as_mistral(config, entries)
         return cls(alias, folder, config, tuple(files), entries, kept=kept)
 
     @property

@@ -68,13 +68,25 @@ def write_checkpoint(
     """
     layout = {name: (dtype_name(dtype), tuple(shape)) for name, shape in shapes.items()}
     with staged(folder, nbytes=layout_bytes(layout), replace=replace) as staging:
-        copy_companions(like.folder, staging)
-        config = _merged_config(like.config, layout, str(dtype).removeprefix("torch."))
-        write_json(staging / "config.json", config)
-        weights_sha256 = write_weights(staging, tensors, layout, max_shard_bytes, report)
+        weights_sha256 = fill_folder(staging, tensors, like, layout, dtype, max_shard_bytes, report)
         for name, text in (companions(weights_sha256) if companions else {}).items():
             (staging / name).write_text(text, encoding="utf-8")
         return weights_sha256
+
+
+def fill_folder(
+    folder: Path,
+    tensors: "Iterable[tuple[str, Tensor]]",
+    like: "Checkpoint | Companions",
+    layout: Layout,
+    dtype: "torch.dtype",
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    report: Callable[[int, int], None] | None = None,
+) -> str:
+    """Write a model into a folder that is there; the arguments are those of `write_checkpoint` and `write_weights`."""
+    copy_companions(like.folder, folder)
+    write_json(folder / "config.json", _merged_config(like.config, layout, str(dtype).removeprefix("torch.")))
+    return write_weights(folder, tensors, layout, max_shard_bytes, report)
 
 
 def write_weights(

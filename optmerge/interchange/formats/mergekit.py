@@ -16,12 +16,13 @@ from optmerge.errors import UsageError
 from optmerge.interchange.configuration import model_name, parse_configuration
 from optmerge.interchange.export import Export
 from optmerge.interchange.grouping import values_by_tensor
+from optmerge.interchange.passthrough import passthrough
 from optmerge.interchange.resolution import TensorValues, is_before_layers, resolve_tensors
 from optmerge.interchange.runs import Run, runs_of, setting_for
 from optmerge.interchange.their_methods import DROP_ALIKE, NEED_BASE, RANDOM, THEIR_METHODS, our_name
 from optmerge.method import get_method
 from optmerge.models.layers import depth, layer_in, layer_of, layers_of, stacked_names
-from optmerge.recipe import UNION, CheckpointNode, MergeNode
+from optmerge.recipe import UNION, CheckpointNode, MergeNode, PathNode
 
 FILE = "mergekit.yaml"
 
@@ -32,8 +33,12 @@ def build(export: Export) -> None:
     Raises:
         UsageError: In one line: what mergekit has no words for.
     """
-    _refuse_what_has_no_words(export.recipe.root)
-    node = _divided_by_density(_with_base(export.recipe.root))
+    root = export.recipe.root
+    if isinstance(root, PathNode):
+        _write(export, passthrough(export, root))
+        return
+    _refuse_what_has_no_words(root)
+    node = _divided_by_density(_with_base(root))
     layers = node.layers or tuple(dict.fromkeys(node.sources, number) for number in range(depth(export.names)))
     names = stacked_names(export.names, layers_of(layers, min(node.sources)))
     defaults = {name: parameter.default for name, parameter in get_method(node.method).shared().items()}
@@ -45,8 +50,12 @@ def build(export: Export) -> None:
     writing = _Writing(export, node, layers, tensors)
     document = writing.document()
     _check_same(document, writing)
-    for line in _notices(export.recipe.root, node, tensors):
+    for line in _notices(root, node, tensors):
         export.notice(line)
+    _write(export, document)
+
+
+def _write(export: Export, document: Mapping[str, Any]) -> None:
     heading = f"# mergekit-yaml {FILE} OUT\n# Written from recipe {export.recipe.sha256[:12]}.\n"
     text = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     (export.folder / FILE).write_text(heading + text, encoding="utf-8")

@@ -1,0 +1,57 @@
+"""A path as a mergekit `passthrough`: a slice for every hop, and filters that scale its last tensors.
+
+mergekit can multiply tensors of a slice by a number, so it can write the folded model of every path whose fold
+multiplies weights: the scales there are those of the fold, not of the recipe.
+"""
+
+from typing import Any
+
+from optmerge.errors import UsageError
+from optmerge.flow.families import family_of
+from optmerge.flow.fold import fold
+from optmerge.interchange.export import Export
+from optmerge.recipe import CheckpointNode, PathNode
+
+
+def passthrough(export: Export, node: PathNode) -> dict[str, Any]:
+    """The configuration.
+
+    Raises:
+        UsageError: If mergekit has no words for it.
+    """
+    for alias, source in node.sources.items():
+        if not isinstance(source, CheckpointNode) or source.over is not None:
+            raise UsageError(
+                f"{alias} is a recipe or an adapter: mergekit.yaml describes one merge; write {alias} first"
+            )
+    folds = fold([hop.scale for hop in node.hops], node.scale_target)
+    if any(folds.negative) or folds.negative_end:
+        raise UsageError(
+            "a negative scale turns the gains of norms, which mergekit's scale cannot do to norms of 1 + g"
+        )
+    family = family_of(str(export.companions.config.get("model_type")))
+    scaled = any(factor != 1 for factor in (*folds.attention, *folds.mlp))
+    if scaled and family.ends_are_gains:
+        raise UsageError(
+            "the blocks of this family end in norms of gain 1 + g, which mergekit's scale multiplies wrongly"
+        )
+    ends = {hop.source for hop in (node.hops[0], node.hops[-1])}
+    if {node.embeddings, node.head} != ends and ends != {node.embeddings}:
+        raise UsageError(
+            "mergekit takes embeddings from the first slice and the head from the last, the recipe does not"
+        )
+    slices = []
+    for hop, attention, mlp in zip(node.hops, folds.attention, folds.mlp, strict=True):
+        source: dict[str, Any] = {"model": export.locations[hop.source], "layer_range": [hop.layer, hop.layer + 1]}
+        filters = [
+            {"filter": names[0].rsplit(".", 1)[0].rsplit(".", 1)[-1], "value": factor}
+            for names, factor in ((family.attention_ends, attention), (family.mlp_ends, mlp))
+            if factor != 1
+        ]
+        if filters:
+            source["parameters"] = {"scale": [*filters, {"value": 1.0}]}
+        slices.append({"sources": [source]})
+    document: dict[str, Any] = {"merge_method": "passthrough", "slices": slices, "dtype": "float32"}
+    if node.dtype != "float32":
+        document["out_dtype"] = node.dtype
+    return document
