@@ -27,24 +27,21 @@ def passthrough(export: Export, node: PathNode) -> dict[str, Any]:
     folds = fold([hop.scale for hop in node.hops], node.scale_target)
     if any(folds.negative) or folds.negative_end:
         raise UsageError(
-            "a negative scale turns the gains of norms, which mergekit's scale cannot do to norms of 1 + g"
+            "a negative scale turns the signs of norms' gains, for which mergekit has no words; use format=fold"
         )
     family = family_of(str(export.companions.config.get("model_type")))
     scaled = any(factor != 1 for factor in (*folds.attention, *folds.mlp))
     if scaled and family.ends_are_gains:
+        raise UsageError("the blocks of this family end in norms whose gains are stored less one; use format=fold")
+    if (node.embeddings, node.head) != (node.hops[0].source, node.hops[-1].source):
         raise UsageError(
-            "the blocks of this family end in norms of gain 1 + g, which mergekit's scale multiplies wrongly"
-        )
-    ends = {hop.source for hop in (node.hops[0], node.hops[-1])}
-    if {node.embeddings, node.head} != ends and ends != {node.embeddings}:
-        raise UsageError(
-            "mergekit takes embeddings from the first slice and the head from the last, the recipe does not"
+            "mergekit takes the embeddings of the first hop's source and the head of the last one's, the recipe others"
         )
     slices = []
     for hop, attention, mlp in zip(node.hops, folds.attention, folds.mlp, strict=True):
         source: dict[str, Any] = {"model": export.locations[hop.source], "layer_range": [hop.layer, hop.layer + 1]}
         filters = [
-            {"filter": names[0].rsplit(".", 1)[0].rsplit(".", 1)[-1], "value": factor}
+            {"filter": names[0].removesuffix(".weight"), "value": factor}
             for names, factor in ((family.attention_ends, attention), (family.mlp_ends, mlp))
             if factor != 1
         ]
