@@ -45,12 +45,12 @@ def evaluations(make: Make, seed: int, target: float, most: int = 400) -> int:
 
 
 def test_optimum_is_found_in_fewer_evaluations_than_by_one_that_does_not_know() -> None:
-    ours = statistics.median(evaluations(conditional, seed, 0.05) for seed in range(7))
+    ours = statistics.median(evaluations(conditional, seed, 1e-5) for seed in range(7))
     theirs = statistics.median(
-        evaluations(lambda: Mixed(GENES, 1 / 6, START, POPULATION), seed, 0.05) for seed in range(7)
+        evaluations(lambda: Mixed(GENES, 1 / 6, START, POPULATION), seed, 1e-5) for seed in range(7)
     )
     assert ours < 0.8 * theirs
-    assert ours < 3000
+    assert ours < 1500
 
 
 def test_scale_of_a_slot_that_nobody_took_is_not_learnt() -> None:

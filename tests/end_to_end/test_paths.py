@@ -1,0 +1,171 @@
+"""Data-flow space from the command line: a search over paths, and one over the layers of another search's winner."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from end_to_end.conftest import assert_one_message, on
+from optmerge.__main__ import run
+from optmerge.recipe import CheckpointNode, MergeNode, PathNode, load_recipe
+
+URL = "sqlite:///studies/studies.db"
+ORDER = ["models.base=null", "models.tokenizer=base", "space.path.order=[base,ja]"]
+
+
+def searched(overrides: list[str], folder: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert run(overrides) == 0
+    return folder
+
+
+def path_search(zoo: Path) -> list[str]:
+    return [
+        "+experiment=demo_dfs",
+        "models.maker=null",
+        f"models.folder={zoo}",
+        "tracking=none",
+        "study.name=paths",
+        "study.finalists=2",
+        *ORDER,
+    ]
+
+
+@pytest.fixture(scope="module")
+def paths(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished search over paths."""
+    return searched([*path_search(zoo), "study.trials=8"], tmp_path_factory.mktemp("paths"))
+
+
+def result(folder: Path, study: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "studies" / study / "result.json").read_text())
+    return found
+
+
+def test_winner_is_an_ordinary_model_that_anyone_loads(paths: Path) -> None:
+    """In a fresh process that knows nothing of us, by the task's own prompt."""
+    best = paths / "studies" / "paths" / "best"
+    script = (
+        "import sys, torch; from transformers import AutoModelForCausalLM as M\n"
+        "model = M.from_pretrained(sys.argv[1], trust_remote_code=False)\n"
+        "print(type(model).__name__, model.config.num_hidden_layers, model(torch.tensor([[3, 4]])).logits.isfinite().all())"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(best)], capture_output=True, text=True, check=True)
+    root = load_recipe(best / "recipe.yaml").root
+    assert isinstance(root, PathNode)
+    assert done.stdout.split() == ["LlamaForCausalLM", str(len(root.hops)), "tensor(True)"]
+
+
+def test_winner_is_rebuilt_bit_for_bit(paths: Path) -> None:
+    assert run(["rebuild", "--check", str(paths / "studies" / "paths" / "best" / "recipe.yaml")]) == 0
+
+
+def test_result_names_the_recipe_the_path_and_the_folded_weights(paths: Path) -> None:
+    winner = result(paths, "paths")["winner"]
+    recipe = load_recipe(paths / "studies" / "paths" / "best" / "recipe.yaml")
+    assert isinstance(recipe.root, PathNode)
+    assert winner["recipe_sha256"] == recipe.sha256
+    assert winner["path_sha256"] == recipe.root.path_sha256
+    assert winner["weights_sha256"] == recipe.weights_sha256
+
+
+def test_hand_made_edits_and_the_path_without_scales_are_judged_beside_it(paths: Path) -> None:
+    found = result(paths, "paths")
+    assert set(found["baselines"]) == {"best skip or swap"}
+    assert found["baselines"]["best skip or swap"]["setting"]
+    root = load_recipe(paths / "studies" / "paths" / "best" / "recipe.yaml").root
+    assert isinstance(root, PathNode)
+    scaled = any(hop.scale != 1 for hop in root.hops)
+    assert set(found["ablations"]) == ({"all scales 1"} if scaled else set())
+    assert {"base", "ja"} <= set(found["sources"])
+    assert (paths / "studies" / "paths" / "winner.png").stat().st_size > 5000
+
+
+def test_search_over_paths_is_resumed_by_the_same_command(paths: Path, zoo: Path) -> None:
+    before = optuna.load_study(study_name="paths", storage=f"sqlite:///{paths}/studies/studies.db").trials
+    searched([*path_search(zoo), "study.trials=10"], paths)
+    after = optuna.load_study(study_name="paths", storage=f"sqlite:///{paths}/studies/studies.db").trials
+    assert [trial.params for trial in after[: len(before)]] == [trial.params for trial in before]
+    assert len(after) == 10
+
+
+def test_paths_without_scales_are_evaluated_once(zoo: Path, tmp_path: Path) -> None:
+    few = ["space.path.scales=none", "space.path.repeats=1", "space.path.max_hops=3", "study.trials=30"]
+    searched([*path_search(zoo), *few, "study.baselines=false"], tmp_path)
+    trials = optuna.load_study(study_name="paths", storage=f"sqlite:///{tmp_path}/studies/studies.db").trials
+    answered = [trial.user_attrs["recipe_sha256"] for trial in trials if trial.user_attrs["problems"]]
+    again = [trial for trial in trials if "same_path_as" in trial.user_attrs]
+    assert again
+    for trial in again:
+        first = trials[trial.user_attrs["same_path_as"]]
+        assert (trial.state, trial.value) == (first.state, first.value)
+        assert trial.user_attrs["recipe_sha256"] == first.user_attrs["recipe_sha256"]
+    complete = [
+        t.user_attrs["recipe_sha256"] for t in trials if t.state.name == "COMPLETE" and t.user_attrs["problems"]
+    ]
+    assert len(set(complete)) == len(complete)
+    assert len(answered) + len(again) == 30
+
+
+@pytest.fixture(scope="module")
+def hybrid(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search over the layers of another search's winner."""
+    first = ",".join(f"'{word}'" for word in [*on(zoo), "study.trials=3", "study.finalists=1", "study.baselines=false"])
+    return searched(
+        [
+            *path_search(zoo),
+            "study.trials=5",
+            f"+models.sources.evolved.search=[{first}]",
+            "models.tokenizer=evolved",
+            "space.path.order=[evolved,ja]",
+        ],
+        tmp_path_factory.mktemp("hybrid"),
+    )
+
+
+def test_hybrid_is_two_studies_and_a_recipe_of_a_recipe(hybrid: Path) -> None:
+    names = set(optuna.get_all_study_names(f"sqlite:///{hybrid}/studies/studies.db"))
+    assert names == {"paths", "paths-evolved"}
+    root = load_recipe(hybrid / "studies" / "paths" / "best" / "recipe.yaml").root
+    assert isinstance(root, PathNode)
+    assert isinstance(root.sources["evolved"], MergeNode)
+    assert root.sources["evolved"] == load_recipe(hybrid / "studies" / "paths-evolved" / "best" / "recipe.yaml").root
+    assert all(isinstance(node, CheckpointNode) for alias, node in root.sources.items() if alias != "evolved")
+
+
+def test_hybrid_is_rebuilt_from_the_checkpoints_alone(hybrid: Path) -> None:
+    """The merge is made again: what the first search wrote is not needed."""
+    best = hybrid / "studies" / "paths-evolved" / "best"
+    best.rename(best.with_name("away"))
+    assert run(["rebuild", "--check", str(hybrid / "studies" / "paths" / "best" / "recipe.yaml")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["space.path.repeats=0"], "repeats must be at least 1"),
+        (["space.path.max_hops=1"], "allows no path"),
+        (["space.path.low=-1"], "includes 0"),
+        (["space.path.order=[base,nobody]"], "nobody, named by order, is no source"),
+        (["space.path.first=math_add"], "not in space.path.order"),
+    ],
+)
+def test_paths_that_cannot_be_are_refused_before_the_start(
+    zoo: Path,
+    settings: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run([*path_search(zoo), *settings]) == 2
+    message = capsys.readouterr().err
+    assert_one_message(message)
+    assert said in message
+    assert not (tmp_path / "studies").exists()
