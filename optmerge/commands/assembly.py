@@ -169,7 +169,7 @@ def _check_merging(config: Config, sampler: Sampler) -> None:
 
 
 def _path_settings(path: PathConfig) -> PathSettings:
-    settings = {name: "" if value == "free" else value for name, value in vars(path).items()}
+    settings: dict[str, Any] = {name: "" if value == "free" else value for name, value in vars(path).items()}
     return PathSettings(**{**settings, "order": tuple(path.order)})
 
 

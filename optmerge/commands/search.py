@@ -276,12 +276,12 @@ def create_study(assembly: Assembly, database: "Database") -> OpenStudy:
 def starting_genomes(assembly: Assembly) -> list[dict[str, Any]]:
     """The genomes of the recipes that a search begins with."""
     from optmerge.recipe import load_recipe
-    from optmerge.space import genome_of
+    from optmerge.space import PathSpace, genome_of
 
-    return [
-        genome_of(load_recipe(Path(path)), assembly.space, assembly.fit.names)
-        for path in assembly.config.study.warm_start
-    ]
+    space, recipes = assembly.space, [load_recipe(Path(path)) for path in assembly.config.study.warm_start]
+    if isinstance(space, PathSpace):
+        return [space.genome_of(recipe) for recipe in recipes]
+    return [genome_of(recipe, space, assembly.fit.names) for recipe in recipes]
 
 
 def _check_room(assembly: Assembly, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from optmerge.engines.engine import Candidate, Request, Response
 from optmerge.errors import OptmergeError, UsageError
@@ -106,7 +106,7 @@ class TransformersEngine:
         elif self._layers is not None:
             raise OptmergeError("a model that ran a path has no layers of its own to be merged into")
         else:
-            self._mount_weights(cast("Candidate", candidate))
+            self._mount_weights(candidate)
 
     def _mount_path(self, candidate: "LiveCandidate") -> None:
         from optmerge.flow import LiveLayers, family_of

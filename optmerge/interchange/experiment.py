@@ -40,6 +40,7 @@ def experiment(imported: Imported, path: Path) -> tuple[str, list[str]]:
         UsageError: If the recipe moves layers, or its method has nothing to search.
     """
     node = imported.recipe.root
+    assert isinstance(node, MergeNode)  # nothing else is imported from a configuration
     method = get_method(node.method)
     if node.layers:
         raise UsageError(f"{path}: this configuration moves layers, and a search merges every layer with its namesakes")

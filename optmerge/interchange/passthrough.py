@@ -19,8 +19,8 @@ def passthrough(export: Export, node: PathNode) -> dict[str, Any]:
     Raises:
         UsageError: If mergekit has no words for it.
     """
-    for alias, source in node.sources.items():
-        if not isinstance(source, CheckpointNode) or source.over is not None:
+    for alias, below in node.sources.items():
+        if not isinstance(below, CheckpointNode) or below.over is not None:
             raise UsageError(
                 f"{alias} is a recipe or an adapter: mergekit.yaml describes one merge; write {alias} first"
             )

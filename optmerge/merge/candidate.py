@@ -17,7 +17,7 @@ from optmerge.merge.tensors import merge_tensors
 from optmerge.method import get_method
 from optmerge.models import Adapter, Checkpoint, Fit
 from optmerge.models.layers import layer_in, layer_of, layers_of, renamed, stacked_names
-from optmerge.recipe import CheckpointNode, Group, MergeNode, Node, Recipe, node_sha256
+from optmerge.recipe import CheckpointNode, Group, MergeNode, Node, PathNode, Recipe, node_sha256
 
 
 class Workbench:
@@ -164,6 +164,8 @@ class Workbench:
                     f"the recipe's source {node.location} (weights {node.weights_sha256[:12]}) is not open"
                 )
             return
+        if isinstance(node, PathNode):
+            raise UsageError("a path is no source of a merge: write it as a model first, with export format=fold")
         method = get_method(node.method)
         method.check_options(node.options, "options")
         for group_name, group in node.groups.items():

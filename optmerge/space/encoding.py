@@ -26,6 +26,8 @@ def genome_of(recipe: Recipe, space: ParameterSpace, names: Sequence[str]) -> di
         UsageError: If the recipe merges by a method, or of sources, that the space does not have.
     """
     root = recipe.root
+    if not isinstance(root, MergeNode):
+        raise UsageError("study.warm_start: a recipe is a path over layers, and this search merges weights")
     genes = {gene.name: gene for gene in space.genes}
     if root.method not in space.methods():
         raise UsageError(

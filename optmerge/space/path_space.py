@@ -181,6 +181,44 @@ class PathSpace:
         node = PathNode({alias: self._sources[alias]}, tuple(hops), alias, alias, alias, self._dtype)
         return Recipe(node)
 
+    def genome_of(self, recipe: Recipe) -> dict[str, Value]:
+        """A genome that gives a recipe's path, so that a search can begin from what is known.
+
+        Raises:
+            UsageError: If the recipe is no path, or this space does not have that one.
+        """
+        root = recipe.root
+        if not isinstance(root, PathNode):
+            raise UsageError("study.warm_start: a recipe merges weights, and this search is over paths")
+        if self.settings.scales not in ("none", "hop"):
+            raise UsageError(f"study.warm_start: space.path.scales={self.settings.scales} cannot begin from a recipe")
+        genome: dict[str, Value] = {gene.name: gene.start() for gene in self.genes}
+        strengths = (False, True) if self.settings.switches == "switch" else (-1 / 3, 2 / 3)
+        genome |= {f"{slot.name}/on": strengths[0] for slot in self.slots}
+        for number, hop in zip(self._slots_of(root.hops), root.hops, strict=True):
+            genome[f"{self.slots[number].name}/on"] = strengths[1]
+            if self.settings.scales == "hop":
+                genome[f"{self.slots[number].name}/scale"] = hop.scale
+        if self.decode(genome).sha256 != recipe.sha256:
+            raise UsageError(f"study.warm_start: recipe {recipe.sha256[:12]} is a path that this search does not have")
+        return genome
+
+    def _slots_of(self, hops: Sequence[Hop]) -> list[int]:
+        """The slot of each hop: the first of its layer that is left, but for the first and last that are forced."""
+        found: list[int] = []
+        for place, hop in enumerate(hops):
+            if place == len(hops) - 1 and self._last is not None:
+                found.append(self._last)
+                continue
+            start = found[-1] + 1 if found else 0
+            numbers = (n for n in range(start, len(self.slots)) if n != self._last)
+            layer = Layer(hop.source, hop.layer)
+            number = next((n for n in numbers if self.slots[n].layer == layer), None)
+            if number is None:
+                raise UsageError(f"study.warm_start: hop {place} of a recipe, {layer}, has no slot in its order here")
+            found.append(number)
+        return found
+
     def path(self, genome: Mapping[str, Value]) -> list[int]:
         """The numbers of the slots that are hops, in order, within the limits.
 

@@ -81,8 +81,8 @@ class Objective:
         recipe = self.space.decode(genome)
         known = self._same_path(recipe, slot, ledger)
         if known is not None:
-            left = {name: value for name, value in known.user_attrs.items() if name in _OF_THE_PATH}
-            return Outcome(known.state, known.value, left | {PROBLEMS: 0, SAME_AS: known.number})
+            taken = {name: value for name, value in known.user_attrs.items() if name in _OF_THE_PATH}
+            return Outcome(known.state, known.value, taken | {PROBLEMS: 0, SAME_AS: known.number})
         evaluation = Evaluation()
         left: dict[str, object] = {RECIPE: recipe.sha256}
 

@@ -53,7 +53,8 @@ def test_winner_is_an_ordinary_model_that_anyone_loads(paths: Path) -> None:
     script = (
         "import sys, torch; from transformers import AutoModelForCausalLM as M\n"
         "model = M.from_pretrained(sys.argv[1], trust_remote_code=False)\n"
-        "print(type(model).__name__, model.config.num_hidden_layers, model(torch.tensor([[3, 4]])).logits.isfinite().all())"
+        "logits = model(torch.tensor([[3, 4]])).logits\n"
+        "print(type(model).__name__, model.config.num_hidden_layers, logits.isfinite().all())"
     )
     done = subprocess.run([sys.executable, "-c", script, str(best)], capture_output=True, text=True, check=True)
     root = load_recipe(best / "recipe.yaml").root

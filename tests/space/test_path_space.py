@@ -161,6 +161,24 @@ def test_scales_matter_only_where_their_switch_is_on() -> None:
     assert active["r1/a.00/scale"] == "r1/a.00/on"
 
 
+@pytest.mark.parametrize("switches", ["threshold", "switch"])
+def test_recipe_of_the_space_is_met_again(switches: str) -> None:
+    searched, draw = space(switches=switches), random.Random(3)
+    for _ in range(30):
+        genome = {
+            gene.name: draw.random() < 0.5 if gene.kind == "switch" else draw.uniform(gene.low, gene.high)
+            for gene in searched.genes
+        }
+        recipe = searched.decode(genome)
+        assert searched.decode(searched.genome_of(recipe)).sha256 == recipe.sha256
+
+
+def test_recipe_of_another_space_is_no_start() -> None:
+    elsewhere = space((4, 4), scales="none")
+    with pytest.raises(UsageError, match="has no slot"):
+        space(scales="none").genome_of(elsewhere.decode(taking(elsewhere, "r0/b.03")))
+
+
 def test_sources_may_differ_in_depth() -> None:
     searched = space((2, 5))
     assert len(searched.slots) == 2 * 7

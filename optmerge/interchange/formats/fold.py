@@ -76,7 +76,7 @@ def compare(folder: Path, path: Any, dtype: Any) -> tuple[float, int]:
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
 
     def load() -> Any:
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, trust_remote_code=False, local_files_only=True
         )
         return model.eval().requires_grad_(False)
