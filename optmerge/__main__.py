@@ -27,9 +27,11 @@ Evolve merges of fine-tuned models.
   python -m optmerge rebuild --check RECIPE       prove that a recipe still gives the weights that were scored
   python -m optmerge convert MODEL OUT            make safetensors of a checkpoint that has only .bin files
   python -m optmerge import CONFIG [RECIPE]       make a recipe of a mergekit configuration; search=FILE writes an
-                                                  experiment beside it that searches around the recipe
-  python -m optmerge export RECIPE OUT format=mergekit
-                                                  write a recipe as a configuration for mergekit-yaml
+                                                  experiment beside it that searches around the recipe. CONFIG may
+                                                  be the folder of a published data-flow model (evomistral)
+  python -m optmerge export RECIPE OUT format=mergekit|fold|evomistral
+                                                  write a recipe as a configuration for mergekit-yaml; a path over
+                                                  layers also as an ordinary model, or in the published form
 
 Options of search:
   --dry-run            print groups, genes, problems, memory and time, and start nothing
@@ -40,6 +42,7 @@ Options of search:
 
 Overrides are in Hydra's grammar:
   +experiment=math_ja                             a whole run: the paper's search
+  +experiment=demo_dfs                            the demo over paths of layers; demo_hybrid: over both
   study.name=NAME study.trials=400 study.seed=1   settings
   method=ties sampler=tpe pruner=none             groups: models space method task engine sampler pruner storage
                                                   tracking launcher selection
