@@ -1,6 +1,7 @@
 """From a configuration to everything that a search needs, checked before anything starts."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +28,8 @@ from optmerge.models import (
     scan,
     tokens_sha256,
 )
-from optmerge.models.layers import depth
-from optmerge.recipe import CheckpointNode, Node, load_recipe, node_sha256
+from optmerge.models.layers import depth, layer_of
+from optmerge.recipe import CheckpointNode, Node, PathNode, load_recipe, node_sha256
 from optmerge.registered import find
 from optmerge.space import (
     By,
@@ -101,7 +102,13 @@ class Assembly:
     def model_bytes(self) -> int:
         """Size of one merged model."""
         width = {"float32": 4, "bfloat16": 2, "float16": 2}[self.config.models.dtype]
-        return width * self.fit.parameters
+        path = self.config.space.path
+        if path is None:
+            return width * self.fit.parameters
+        sizes = {name: math.prod(shape) for name, shape in self.fit.shapes.items()}
+        layers = sum(size for name, size in sizes.items() if layer_of(name) is not None)
+        # The longest path that there may be.
+        return width * (self.fit.parameters - layers + path.max_hops * layers // depth(self.fit.names))
 
 
 @dataclass(frozen=True)
@@ -223,7 +230,9 @@ def refuse_missing(config: Config, plugins: Plugins) -> None:
         UsageError: In one message: everything that is missing, and how to get it.
     """
     lines = [
-        missing(source.path, source.revision, alias=alias) for alias, source in sorted(config.models.sources.items())
+        missing(source.path, source.revision, alias=alias)
+        for alias, source in sorted(config.models.sources.items())
+        if source.path
     ]
     lines += plugins.task.missing()
     found = [line for line in lines if line]
@@ -259,6 +268,11 @@ def assemble(config: Config, plugins: Plugins, say: Say) -> Assembly:
     problems = {split: plugins.task.problems(split) for split in SPLITS}
     check_disjoint(problems)
     asked = config.study.problems
+    if asked is not None and config.pruner["name"] != "none":
+        raise UsageError(
+            f"study.problems={asked}: every generation answers other problems, so that trials cannot race those of the "
+            "last one; write pruner=none"
+        )
     if asked is not None and asked > len(problems["search"]):
         raise UsageError(f"study.problems={asked}: task.search has only {len(problems['search'])}")
     if config.study.selection == "validation" and not problems["validation"]:
@@ -305,6 +319,8 @@ def _found_recipes(config: Config, nodes: Mapping[str, CheckpointNode]) -> dict[
             recipe = load_recipe(Path(source.path) / "recipe.yaml")
             if recipe.weights_sha256 != nodes[alias].weights_sha256:
                 raise UsageError(f"{alias}: the weights in {source.path} are not those that its recipe names")
+            if isinstance(recipe.root, PathNode):
+                raise UsageError(f"models.sources.{alias}.search: its winner is a path, and a source must be a merge")
             found[alias] = recipe.root
     return found
 

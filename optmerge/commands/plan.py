@@ -22,12 +22,19 @@ def print_plan(config: Config, console: Console) -> None:
     Raises:
         UsageError: If the search could not start.
     """
+    from optmerge.commands.rebuild import RECIPE
     from optmerge.commands.search import quiet_libraries
-    from optmerge.commands.stages import searched_sources
+    from optmerge.commands.stages import searched_sources, winner_folder
 
     quiet_libraries()
+    find_plugins(config)
     stages = searched_sources(config)
-    for alias, stage in stages.items():
+    for alias, stage in list(stages.items()):
+        best = winner_folder(stage)
+        if (best / RECIPE).is_file():
+            config.models.sources[alias].path = str(best)
+            del stages[alias]
+            continue
         console.print(f"Source {alias} is the winner of a search that runs first:", highlight=False)
         print_plan(stage, console)
     if stages:
@@ -159,11 +166,12 @@ def _time(assembly: Assembly) -> str:
         answered = time.perf_counter()
     except OptmergeError as error:
         return f"time\n  could not be measured: {error}"
-    merge, generate = merged - began, (answered - merged) * limit / tokens * len(problems) / len(requests)
+    asked = assembly.config.study.problems or len(problems)
+    merge, generate = merged - began, (answered - merged) * limit / tokens * asked / len(requests)
     total = (merge + generate) * assembly.config.study.trials
     return (
         f"time (measured on {len(requests)} problems, {tokens} tokens each)\n"
-        f"  a merge {merge:.2f} s; {len(problems)} problems at most {generate:.0f} s if every response runs to "
+        f"  a merge {merge:.2f} s; {asked} problems at most {generate:.0f} s if every response runs to "
         f"{limit} tokens\n"
         f"  at most {_duration(total)} for {assembly.config.study.trials} trials without pruning"
     )

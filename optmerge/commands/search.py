@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from optmerge.commands.assembly import Assembly, Plugins, Run, Say, assemble, find_plugins, make_sources
+from optmerge.commands.assembly import Assembly, Plugins, Run, Say, assemble, find_plugins, make_sources, refuse_missing
 from optmerge.commands.ending import BEST, finish, finished_result
 from optmerge.commands.whereabouts import dashboards, report
 from optmerge.commands.workers import end_elsewhere, run_workers
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     from optmerge.study.database import Database
     from optmerge.study.objective import Objective
+
+
+STAGES = "searched_sources"  # user attribute of a study: alias to the study whose winner the source is
 
 
 def run_search(config: Config, console: Console) -> dict[str, Any]:
@@ -46,7 +49,8 @@ def run_search(config: Config, console: Console) -> dict[str, Any]:
 
     quiet_libraries()
     plugins = find_plugins(config)
-    search_sources(config, console)
+    _check_before_stages(config, plugins)
+    stages = search_sources(config, console)
     assembly, database = _prepare(config, plugins, console)
     folder = Path(config.study.folder) / str(config.study.name)
     known = _known_study(assembly, database)
@@ -59,6 +63,8 @@ def run_search(config: Config, console: Console) -> dict[str, Any]:
     module, options = plugins.tracking
     tracker = module.build(options)
     opened = known or create_study(assembly, database)
+    if stages:
+        opened.study.set_user_attr(STAGES, stages)
     database.set_control(
         opened.study_id,
         trials=config.study.trials,
@@ -83,6 +89,12 @@ def run_search(config: Config, console: Console) -> dict[str, Any]:
         result, registered = finish(run)
     report(result, assembly, folder, registered, console)
     return result
+
+
+def _check_before_stages(config: Config, plugins: Plugins) -> None:
+    """Check what can be checked of the last search, before hours are spent on those that come first."""
+    if any(source.search for source in config.models.sources.values()):
+        refuse_missing(config, plugins)
 
 
 def _start(assembly: Assembly, opened: OpenStudy, tracker: Tracker, folder: Path, console: Console) -> Run:
@@ -206,7 +218,7 @@ def progress_line(assembly: Assembly, opened: OpenStudy, console: Console) -> Pr
 
     config, plugins = assembly.config, assembly.plugins
     earlier = counted(opened.study.get_trials(deepcopy=False))
-    genes, problems = len(assembly.space.genes), len(plugins.task.problems("search"))
+    genes, problems = len(assembly.space.genes), config.study.problems or len(plugins.task.problems("search"))
     workers = f", {plugins.launcher.workers} workers" if plugins.launcher.workers > 1 else ""
     beginning = f"{genes} genes, {config.study.trials} trials of {problems} problems{workers}"
     resuming = f" goes on after {len(earlier)} trials" if earlier else ""

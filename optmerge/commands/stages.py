@@ -10,20 +10,27 @@ from optmerge.config import Config, compose_config
 
 
 def searched_sources(config: Config) -> dict[str, Config]:
-    """Alias to the configuration of the search whose winner the source is.
+    """Alias to the configuration of the search whose winner the source is; none where the winner is there already.
 
     Such a search shares the study's seed, folder, database, tracker, launcher and engine, and is named after it.
     """
+    from optmerge.commands.rebuild import RECIPE
+
     study = config.study
     shared = [f"study.seed={study.seed}", f"study.folder={study.folder}"]
     stages = {}
     for alias, source in config.models.sources.items():
-        if source.search:
+        if source.search and not (Path(source.path or "nowhere") / RECIPE).is_file():
             stage = compose_config([*shared, *source.search, f"study.name={study.name}-{alias}"])
             stage.storage, stage.tracking, stage.launcher = config.storage, config.tracking, config.launcher
             stage.engine, stage.merging = config.engine, config.merging
             stages[alias] = stage
     return stages
+
+
+def winner_folder(stage: Config) -> Path:
+    """Where the winner of a search is, or will be."""
+    return (Path(stage.study.folder) / str(stage.study.name) / BEST).absolute()
 
 
 def search_sources(config: Config, console: Console) -> dict[str, Any]:
@@ -38,6 +45,6 @@ def search_sources(config: Config, console: Console) -> dict[str, Any]:
     for alias, stage in searched_sources(config).items():
         console.print(f"First the search for source {alias}.", highlight=False)
         run_search(stage, console)
-        config.models.sources[alias].path = str((Path(stage.study.folder) / str(stage.study.name) / BEST).absolute())
+        config.models.sources[alias].path = str(winner_folder(stage))
         studies[alias] = stage.study.name
     return studies

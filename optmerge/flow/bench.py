@@ -121,7 +121,8 @@ class PathCandidate:
 
     def _outside(self, name: str) -> Tensor:
         # What comes after the layers is of the head; a tied head is the embeddings, and has no tensor of its own.
-        after = name.endswith((self.bench.family.final_norm, "lm_head.weight"))
+        final_norm, _, _ = self.bench.family.final_norm.rpartition(".")
+        after = name.rpartition(".")[0].endswith((final_norm, "lm_head"))
         alias = self.node.head if after else self.node.embeddings
         return self.bench.workbench.tensor(self.bench.source(self.node, alias), name)
 

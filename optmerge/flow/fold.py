@@ -102,4 +102,4 @@ def _multiplied(tensor: "Tensor", factor: float, family: Family) -> "Tensor":
 
 
 def _negated(gain: "Tensor", family: Family) -> "Tensor":
-    return -gain - 2 * family.offset
+    return -gain.float() - 2 * family.offset

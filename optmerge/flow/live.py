@@ -54,8 +54,9 @@ class LiveLayers:
             self._fill_outside(candidate.outside())
             self._outside = path.outside
         kept = self._residents if path.keep else {}
-        if not path.keep:
-            self._residents = {}  # a model of its own: let the memory of the others go first
+        if not path.keep:  # a model of its own: let the memory of all others go first
+            self._residents = {}
+            setattr(self._body, self._list, nn.ModuleList())
         for hop in path.hops:
             if hop.key not in kept:
                 kept[hop.key] = self._resident(hop, candidate.layer(hop))

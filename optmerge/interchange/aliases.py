@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from optmerge.interchange.configuration import ModelName
 from optmerge.recipe import UNION
@@ -39,6 +40,15 @@ def location_of(model: ModelName, beside: Path, moved: Mapping[str, str], alias:
         if folder.is_dir():
             return str(folder.absolute())
     return model.path
+
+
+def written(location: str, revision: str | None) -> Any:
+    """A whole model as a configuration names it; as a mapping where signs in its path would be misread."""
+    if Path(location).is_dir():
+        revision = None
+    if any(sign in location for sign in "@+"):
+        return {"model": {"path": location, "revision": revision}}
+    return f"{location}@{revision}" if revision else location
 
 
 def _parts(model: ModelName) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from optmerge.errors import UsageError
 from optmerge.flow.families import family_of
 from optmerge.flow.fold import fold
+from optmerge.interchange.aliases import written
 from optmerge.interchange.export import Export
 from optmerge.recipe import CheckpointNode, PathNode
 
@@ -24,6 +25,10 @@ def passthrough(export: Export, node: PathNode) -> dict[str, Any]:
             raise UsageError(
                 f"{alias} is a recipe or an adapter: mergekit.yaml describes one merge; write {alias} first"
             )
+    if node.tokenizer != node.hops[0].source:
+        raise UsageError(f"the tokenizer is {node.tokenizer}'s, and mergekit would take that of the first hop's source")
+    if export.bench.fit.alignment is not None:
+        raise UsageError("the sources' vocabularies differ, and mergekit takes rows of one source as they are")
     folds = fold([hop.scale for hop in node.hops], node.scale_target)
     if any(folds.negative) or folds.negative_end:
         raise UsageError(
@@ -37,9 +42,14 @@ def passthrough(export: Export, node: PathNode) -> dict[str, Any]:
         raise UsageError(
             "mergekit takes the embeddings of the first hop's source and the head of the last one's, the recipe others"
         )
+    models = {
+        alias: written(export.locations[alias], source.revision)
+        for alias, source in node.sources.items()
+        if isinstance(source, CheckpointNode)
+    }
     slices = []
     for hop, attention, mlp in zip(node.hops, folds.attention, folds.mlp, strict=True):
-        source: dict[str, Any] = {"model": export.locations[hop.source], "layer_range": [hop.layer, hop.layer + 1]}
+        source: dict[str, Any] = {"model": models[hop.source], "layer_range": [hop.layer, hop.layer + 1]}
         filters = [
             {"filter": names[0].removesuffix(".weight"), "value": factor}
             for names, factor in ((family.attention_ends, attention), (family.mlp_ends, mlp))

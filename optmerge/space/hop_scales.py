@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from optmerge.space.path_space import PathSettings
 
 
+SCALES = ("none", "hop", "transition", "network")
+
+
 @dataclass(frozen=True, order=True)
 class Layer:
     """A layer of a source."""
@@ -57,7 +60,7 @@ def hop_scales(settings: "PathSettings", layers: Sequence[Layer], slots: Sequenc
             return _Transition(settings.low, settings.high, layers)
         case "network":
             return _Network(settings.low, settings.high, settings.width, layers, settings.max_hops)
-    raise UsageError(f"space.path.scales={settings.scales}: unknown; known are none, hop, transition, network")
+    raise UsageError(f"space.path.scales={settings.scales}: unknown; known are {', '.join(SCALES)}")
 
 
 class _None:

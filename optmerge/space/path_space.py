@@ -11,7 +11,7 @@ from typing import Any
 from optmerge.errors import UsageError
 from optmerge.recipe import SCALE_TARGETS, Hop, Node, PathNode, Recipe, node_sha256
 from optmerge.space.gene import Gene, Value
-from optmerge.space.hop_scales import HopScales, Layer, hop_scales
+from optmerge.space.hop_scales import SCALES, HopScales, Layer, hop_scales
 
 SWITCHES = ("threshold", "switch")
 _LIKELY = 0.977  # probability with which the paper's first candidates take a layer of the first source's first pass
@@ -65,6 +65,7 @@ class PathSettings:
             raise UsageError(f"space.path.repeats must be at least 1, got {self.repeats}")
         for name, value, known in (
             ("switches", self.switches, SWITCHES),
+            ("scales", self.scales, SCALES),
             ("scale_target", self.scale_target, SCALE_TARGETS),
         ):
             if value not in known:
@@ -73,6 +74,8 @@ class PathSettings:
             raise UsageError(f"space.path.order must name each source once, got {', '.join(self.order) or 'none'}")
         if not self.low <= self.high:
             raise UsageError(f"space.path: the scales' range [{self.low:g}, {self.high:g}] is empty")
+        if self.low == self.high and self.scales != "none":
+            raise UsageError(f"space.path: all scales would be {self.low:g}; write space.path.scales=none")
         if self.scales != "none" and self.scale_target == "hidden" and self.low <= 0 <= self.high:
             raise UsageError(
                 f"space.path: the scales' range [{self.low:g}, {self.high:g}] includes 0, which cannot be folded into "

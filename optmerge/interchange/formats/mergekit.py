@@ -7,12 +7,12 @@ and held against the recipe: it says the same of every tensor, or is refused.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from optmerge.errors import UsageError
+from optmerge.interchange.aliases import written
 from optmerge.interchange.configuration import model_name, parse_configuration
 from optmerge.interchange.export import Export
 from optmerge.interchange.grouping import values_by_tensor
@@ -205,21 +205,13 @@ class _Writing:
         """How a source is written; as a mapping where signs in its path would be misread."""
         node = self.node.sources[alias]
         assert isinstance(node, CheckpointNode)
-        whole = _written(self.export.locations[alias], node.revision)
+        whole = written(self.export.locations[alias], node.revision)
         if node.over is None:
             return whole
-        below = _written(self.export.locations[f"{alias}.over"], node.over.revision)
+        below = written(self.export.locations[f"{alias}.over"], node.over.revision)
         if isinstance(whole, str) and isinstance(below, str):
             return f"{below}+{whole}"
         return {"model": below, "lora": whole}
-
-
-def _written(location: str, revision: str | None) -> Any:
-    if Path(location).is_dir():
-        revision = None
-    if any(sign in location for sign in "@+"):
-        return {"model": {"path": location, "revision": revision}}
-    return f"{location}@{revision}" if revision else location
 
 
 def _with_base(node: MergeNode) -> MergeNode:
