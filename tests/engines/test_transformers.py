@@ -40,6 +40,7 @@ class Changed:
 
     recipe: Recipe
     kept: dict[str, Tensor]
+    path: None = None
 
     @property
     def names(self) -> list[str]:

@@ -83,10 +83,22 @@ def test_genes_reach_the_recipe(database: Database, objective: Objective) -> Non
 
 def test_problems_come_in_an_order_of_the_slots_own(objective: Objective) -> None:
     slots = [Slot(generation, member) for generation in range(2) for member in range(3)]
-    orders = {tuple(i for batch in objective._batches(30, slot) for i in batch) for slot in slots}
+    recipe = objective.space.source("ja")
+    orders = {tuple(i for batch in objective._batches(30, slot, recipe) for i in batch) for slot in slots}
     assert len(orders) == 6 and all(sorted(order) == list(range(30)) for order in orders)
-    again = [i for batch in objective._batches(30, slots[4]) for i in batch]
+    again = [i for batch in objective._batches(30, slots[4], recipe) for i in batch]
     assert tuple(again) in orders
+
+
+def test_a_generation_answers_problems_of_its_own_where_there_are_many(objective: Objective) -> None:
+    few, recipe = replace(objective, sample=5), objective.space.source("ja")
+
+    def asked(slot: Slot) -> frozenset[int]:
+        return frozenset(i for batch in few._batches(30, slot, recipe) for i in batch)
+
+    found = [{asked(Slot(generation, member)) for member in range(4)} for generation in range(3)]
+    assert [len(of_one) for of_one in found] == [1, 1, 1]
+    assert len(set.union(*found)) == 3 and all(len(problems) == 5 for problems in set.union(*found))
 
 
 # Going on
