@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from optmerge.errors import UsageError
 from optmerge.recipe import UNION
 from optmerge.registered import did_you_mean, find
+from optmerge.space.path_space import FREE, PathSettings
 
 # In a wheel conf/ lies inside the package; in a checkout beside it.
 CONF = next(
@@ -73,44 +74,6 @@ class ModelsConfig:
 
 
 @dataclasses.dataclass
-class PathConfig:
-    """Data-flow space: what paths over layers there are; see `optmerge.space.PathSettings`, which says more.
-
-    Attributes:
-        order: Aliases of the sources as their layers are laid in a row; by default all but the base, the tokenizer's
-            source first.
-        repeats: How often the row is laid down.
-        switches: `threshold` (numbers that are on above 0) or `switch`.
-        scales: `none`, `hop`, `transition` or `network`.
-        scale_target: `hidden` or `branch`.
-        low: Least scale.
-        high: Greatest scale.
-        max_hops: Most hops of a path.
-        max_layers: Most different layers of a path.
-        first: Alias of the source whose first layer comes first: the first in order by default, `free` for none.
-        last: The same for the last layer.
-        embeddings: Alias of the source that gives the embeddings: the first in order by default.
-        head: Alias of the source that gives the final norm and the output head: the first in order by default.
-        width: Hidden units of the network of scales.
-    """
-
-    order: list[str] = dataclasses.field(default_factory=list)
-    repeats: int = 3
-    switches: str = "threshold"
-    scales: str = "hop"
-    scale_target: str = "hidden"
-    low: float = 0.5
-    high: float = 1.5
-    max_hops: int = 80
-    max_layers: int | None = None
-    first: str | None = None
-    last: str | None = None
-    embeddings: str | None = None
-    head: str | None = None
-    width: int = 8
-
-
-@dataclasses.dataclass
 class SpaceConfig:
     """Which tensors share their genes, and which sources take part; or, where `path` is given, what paths there are.
 
@@ -140,7 +103,7 @@ class SpaceConfig:
     smooth: int | None = None
     sources: str = "all"
     least_sources: int = 1
-    path: PathConfig | None = None
+    path: PathSettings | None = None
 
 
 @dataclasses.dataclass
@@ -381,18 +344,15 @@ def _check(config: Config) -> None:
     _check_space(config)
 
 
-def _check_path(config: Config, path: PathConfig) -> None:
+def _check_path(config: Config, path: PathSettings) -> None:
     known = [alias for alias in config.models.sources if alias != config.models.base]
     if not path.order:
         path.order = sorted(known, key=lambda alias: (alias != config.models.tokenizer, alias))
-    for setting in ("first", "last", "embeddings", "head"):
-        if getattr(path, setting) is None:
-            setattr(path, setting, path.order[0])
-    free = [alias for alias in (path.first, path.last) if alias != "free"]
+    ends = [alias for alias in (path.alias("first"), path.alias("last")) if alias != FREE]
     for setting, aliases in (
         ("order", path.order),
-        ("first or last", free),
-        ("embeddings or head", [path.embeddings, path.head]),
+        ("first or last", ends),
+        ("embeddings or head", [path.alias("embeddings"), path.alias("head")]),
     ):
         for alias in aliases:
             if alias not in config.models.sources:
@@ -400,7 +360,7 @@ def _check_path(config: Config, path: PathConfig) -> None:
                     f"space.path: {alias}, named by {setting}, is no source; models.sources has "
                     f"{', '.join(sorted(config.models.sources))}"
                 )
-    for alias in free:
+    for alias in ends:
         if alias not in path.order:
             raise UsageError(f"space.path: the first or last hop is of {alias}, which is not in space.path.order")
 

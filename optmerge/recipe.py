@@ -29,6 +29,9 @@ import yaml
 
 from optmerge.errors import UsageError
 
+RECIPE = "recipe.yaml"
+"""What a recipe is called beside the weights that it describes."""
+
 FORMAT = "optmerge-recipe"
 VERSION = 1
 DTYPES = ("float32", "bfloat16", "float16")

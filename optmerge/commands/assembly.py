@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from rich.console import Console
 
 from optmerge.commands.percent import percent
-from optmerge.config import Config, PathConfig, options_of
+from optmerge.config import Config, options_of
 from optmerge.engines import Bench, Engine
 from optmerge.errors import UsageError
 from optmerge.flow.families import family_of
@@ -29,7 +29,7 @@ from optmerge.models import (
     tokens_sha256,
 )
 from optmerge.models.layers import depth, layer_of
-from optmerge.recipe import CheckpointNode, Node, PathNode, load_recipe, node_sha256
+from optmerge.recipe import RECIPE, CheckpointNode, Node, PathNode, load_recipe, node_sha256
 from optmerge.registered import find
 from optmerge.space import (
     By,
@@ -151,7 +151,7 @@ def find_plugins(config: Config) -> Plugins:
     tracking = options_of("tracking", config.tracking, "optmerge.tracking")
     task = task_module.build(task_options)
     if config.space.path is not None:
-        _path_settings(config.space.path).check()
+        config.space.path.check()
     else:
         _check_merging(config, sampler)
     engine_module.pick_device(engine_options)
@@ -173,11 +173,6 @@ def _check_merging(config: Config, sampler: Sampler) -> None:
     merged = [alias for alias in config.models.sources if alias != config.models.base]
     searched.check(merged, has_base)
     sampler.check(searched.choice_genes(merged, has_base))
-
-
-def _path_settings(path: PathConfig) -> PathSettings:
-    settings: dict[str, Any] = {name: "" if value == "free" else value for name, value in vars(path).items()}
-    return PathSettings(**{**settings, "order": tuple(path.order)})
 
 
 def _grouping(config: Config) -> Grouping:
@@ -300,11 +295,11 @@ def assemble(config: Config, plugins: Plugins, say: Say) -> Assembly:
 
 
 def _path_space(
-    config: Config, path: PathConfig, nodes: Mapping[str, Node], checkpoints: Mapping[str, Checkpoint]
+    config: Config, path: PathSettings, nodes: Mapping[str, Node], checkpoints: Mapping[str, Checkpoint]
 ) -> PathSpace:
     depths = {alias: depth(checkpoints[alias].names()) for alias in nodes}
     family_of(str(checkpoints[path.order[0]].config.get("model_type")))
-    return PathSpace(_path_settings(path), nodes, depths, config.models.tokenizer, config.models.dtype)
+    return PathSpace(path, nodes, depths, config.models.tokenizer, config.models.dtype)
 
 
 def _found_recipes(config: Config, nodes: Mapping[str, CheckpointNode]) -> dict[str, Node]:
@@ -316,7 +311,7 @@ def _found_recipes(config: Config, nodes: Mapping[str, CheckpointNode]) -> dict[
     found: dict[str, Node] = {}
     for alias, source in config.models.sources.items():
         if source.search:
-            recipe = load_recipe(Path(source.path) / "recipe.yaml")
+            recipe = load_recipe(Path(source.path) / RECIPE)
             if recipe.weights_sha256 != nodes[alias].weights_sha256:
                 raise UsageError(f"{alias}: the weights in {source.path} are not those that its recipe names")
             if isinstance(recipe.root, PathNode):

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from optmerge.commands.assembly import Assembly, Run
-from optmerge.commands.rebuild import RECIPE, write_model
+from optmerge.commands.rebuild import write_model
 from optmerge.config import Config
+from optmerge.recipe import RECIPE
 from optmerge.study.charter import OpenStudy
 from optmerge.study.slots import Ledger, counted
 

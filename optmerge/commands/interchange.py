@@ -37,8 +37,7 @@ def import_file(
     for target in targets:
         if targets.count(target) > 1:
             raise UsageError(f"{target}: the recipe and the experiment need two names")
-        if target.exists():
-            raise UsageError(f"{target} is there already: choose another name, or remove it first")
+        _refuse_existing(target)
     imported = import_configuration(
         read_configuration(configuration),
         beside=configuration.absolute().parent,
@@ -81,8 +80,7 @@ def _import_published(folder: Path, out: Path | None, search: Path | None, conso
     out = folder.with_name(f"{folder.name}.recipe.yaml") if out is None else out
     if search is not None:
         raise UsageError("search= is for mergekit configurations: a path has no weights to search around")
-    if out.exists():
-        raise UsageError(f"{out} is there already: choose another name, or remove it first")
+    _refuse_existing(out)
     recipe = import_published(folder)
     _write({out: recipe.to_yaml()})
     console.print(
@@ -136,6 +134,11 @@ def export_file(recipe_path: Path, out: Path, form: str, locations: Mapping[str,
     console.print(
         f"{out}: {', '.join(written)} of recipe {recipe.sha256[:12]}", highlight=False, markup=False, soft_wrap=True
     )
+
+
+def _refuse_existing(path: Path) -> None:
+    if path.exists():
+        raise UsageError(f"{path} is there already: choose another name, or remove it first")
 
 
 def _beside(configuration: Path) -> Path:

@@ -10,6 +10,7 @@ from rich.console import Console
 from optmerge.commands.assembly import Assembly, assemble, find_plugins, make_sources
 from optmerge.config import Config
 from optmerge.errors import OptmergeError
+from optmerge.recipe import RECIPE
 from optmerge.space import Gene, PathSpace, TensorGroup
 
 _MOST_GROUPS, _MOST_GENES = 12, 6  # lines
@@ -22,7 +23,6 @@ def print_plan(config: Config, console: Console) -> None:
     Raises:
         UsageError: If the search could not start.
     """
-    from optmerge.commands.rebuild import RECIPE
     from optmerge.commands.search import quiet_libraries
     from optmerge.commands.stages import searched_sources, winner_folder
 

@@ -9,12 +9,11 @@ from rich.console import Console
 from optmerge.commands.percent import percent
 from optmerge.commands.proof import Proof
 from optmerge.errors import OptmergeError, UsageError
-from optmerge.recipe import UNION, CheckpointNode, MergeNode, Node, PathNode, Recipe, load_recipe, node_sha256
+from optmerge.recipe import RECIPE, UNION, CheckpointNode, MergeNode, Node, PathNode, Recipe, load_recipe, node_sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-RECIPE = "recipe.yaml"
 _WORTH_COMPILING_ONCE = 2_000_000_000  # parameters
 
 

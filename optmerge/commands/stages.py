@@ -1,12 +1,12 @@
 """Sources that are the winners of searches: these run first."""
 
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from optmerge.commands.ending import BEST
 from optmerge.config import Config, compose_config
+from optmerge.recipe import RECIPE
 
 
 def searched_sources(config: Config) -> dict[str, Config]:
@@ -14,8 +14,6 @@ def searched_sources(config: Config) -> dict[str, Config]:
 
     Such a search shares the study's seed, folder, database, tracker, launcher and engine, and is named after it.
     """
-    from optmerge.commands.rebuild import RECIPE
-
     study = config.study
     shared = [f"study.seed={study.seed}", f"study.folder={study.folder}"]
     stages = {}
@@ -33,7 +31,7 @@ def winner_folder(stage: Config) -> Path:
     return (Path(stage.study.folder) / str(stage.study.name) / BEST).absolute()
 
 
-def search_sources(config: Config, console: Console) -> dict[str, Any]:
+def search_sources(config: Config, console: Console) -> dict[str, str]:
     """Run, resume or report the searches whose winners are sources, and let the sources be there.
 
     Returns:
@@ -46,5 +44,5 @@ def search_sources(config: Config, console: Console) -> dict[str, Any]:
         console.print(f"First the search for source {alias}.", highlight=False)
         run_search(stage, console)
         config.models.sources[alias].path = str(winner_folder(stage))
-        studies[alias] = stage.study.name
+        studies[alias] = str(stage.study.name)
     return studies

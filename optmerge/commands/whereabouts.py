@@ -11,7 +11,7 @@ from rich.console import Console
 
 from optmerge.commands.assembly import Assembly
 from optmerge.commands.ending import BEST, PICTURE, RESULT, WINNER
-from optmerge.commands.rebuild import RECIPE
+from optmerge.recipe import RECIPE
 
 
 def report(

@@ -117,13 +117,9 @@ class TransformersEngine:
         self._layers.mount(candidate)
 
     def _mount_weights(self, candidate: Candidate) -> None:
-        for name in candidate.names:
-            if name not in self._state:
-                raise OptmergeError(f"the model has no tensor {name}")
-        filled = {self._state[name].data_ptr() for name in candidate.names}
-        for name, tensor in self._state.items():
-            if tensor.data_ptr() not in filled:  # tied tensors share their memory
-                raise OptmergeError(f"the candidate has no tensor {name}")
+        from optmerge.models import check_complete
+
+        check_complete(candidate.names, self._state)
         candidate.write_into(self._state)
 
     def run(self, requests: Sequence[Request]) -> list[Response]:

@@ -167,33 +167,23 @@ class FoldedCandidate:
             config["layer_types"] = [hop.layer_type for hop in hops]
         return config
 
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """The model's tensors, sorted."""
-        return tuple(sorted(self._places()))
-
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every tensor."""
         bench, first = self.unfolded.bench, f"{self.unfolded.bench.stem}0."
         shapes = bench.workbench.fit.shapes
         return {
             name: shapes[name if number is None else f"{first}{rest}"]
-            for name, (number, rest) in sorted(self._places().items())
+            for name, (number, rest) in sorted(self._places.items())
         }
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor by name, in name order, made as it is asked for."""
-        places = self._places()
-        for name in self.names:
-            number, rest = places[name]
+        for name, (number, rest) in sorted(self._places.items()):
             yield name, self._outside_tensor(name) if number is None else self._layer_tensor(number, rest)
 
-    def write_into(self, targets: Mapping[str, Tensor]) -> None:
-        """Put every tensor where a live model of as many layers has its own."""
-        for name, tensor in self.tensors():
-            targets[name].copy_(tensor)
-
+    @cached_property
     def _places(self) -> dict[str, tuple[int | None, str]]:
+        """Name to the hop that a tensor is of, if it is of one, and what it is called there."""
         bench = self.unfolded.bench
         inside: dict[str, tuple[int | None, str]] = {
             f"{bench.stem}{number}.{rest}": (number, rest)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from optmerge.errors import OptmergeError
 from optmerge.flow.path import LiveHop, LivePath
+from optmerge.models import check_complete
 
 
 class LiveCandidate(Protocol):
@@ -82,13 +83,7 @@ class LiveLayers:
         prefix = next(name for name, module in self._model.named_modules() if module is self._body)
         inside = f"{prefix}.{self._list}."
         state = {name: tensor for name, tensor in self._model.state_dict().items() if not name.startswith(inside)}
-        for name in tensors:
-            if name not in state:
-                raise OptmergeError(f"the model has no tensor {name}")
-        filled = {state[name].data_ptr() for name in tensors}
-        for name, tensor in state.items():
-            if tensor.data_ptr() not in filled:  # tied tensors share their memory
-                raise OptmergeError(f"the candidate has no tensor {name}")
+        check_complete(list(tensors), state)
         for name, tensor in tensors.items():
             state[name].copy_(tensor)
 

@@ -7,7 +7,7 @@ from optmerge.models.adapter import Adapter, open_checkpoints
 from optmerge.models.checkpoint import Checkpoint
 from optmerge.models.companions import Companions, companions
 from optmerge.models.convert import convert
-from optmerge.models.fit import Fit, check_fit
+from optmerge.models.fit import Fit, check_complete, check_fit
 from optmerge.models.hashing import WeightsHash, weights_sha256
 from optmerge.models.resolve import missing, resolve
 from optmerge.models.scan import Scan, check_finite, default_cache, scan
@@ -23,6 +23,7 @@ __all__ = [
     "Scan",
     "WeightsHash",
     "check_finite",
+    "check_complete",
     "check_fit",
     "check_room",
     "companions",

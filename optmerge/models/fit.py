@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from optmerge.errors import UsageError
+from optmerge.errors import OptmergeError, UsageError
 from optmerge.models.alignment import Alignment, Known, Vocabulary, align, merge_vocabularies
 from optmerge.models.checkpoint import Checkpoint
 from optmerge.models.layers import depth, layer_of, renamed
@@ -131,6 +131,21 @@ def check_fit(
     shapes |= {name: (vocabulary.rows, *shapes[name][1:]) for name in token_tensors}
     notices += assumed + _token_notices(known, vocabulary)
     return Fit(names, shapes, notices, vocabulary, dict(sources), alignment)
+
+
+def check_complete(names: Sequence[str], live: "Mapping[str, Tensor]") -> None:
+    """Check that tensors are all those of a live model, of which tied ones share their memory.
+
+    Raises:
+        OptmergeError: Naming one that the model does not have, or lacks.
+    """
+    for name in names:
+        if name not in live:
+            raise OptmergeError(f"the model has no tensor {name}")
+    filled = {live[name].data_ptr() for name in names}
+    for name, tensor in live.items():
+        if tensor.data_ptr() not in filled:
+            raise OptmergeError(f"the candidate has no tensor {name}")
 
 
 def _merged_names(checkpoint: Checkpoint) -> list[str]:

@@ -5,7 +5,7 @@ path are the slots that are on, in their order (Akiba et al., 2025).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from optmerge.errors import UsageError
@@ -14,15 +14,17 @@ from optmerge.space.gene import Gene, Value
 from optmerge.space.hop_scales import SCALES, HopScales, Layer, hop_scales
 
 SWITCHES = ("threshold", "switch")
+FREE = "free"  # instead of an alias: whichever layer comes
 _LIKELY = 0.977  # probability with which the paper's first candidates take a layer of the first source's first pass
 
 
-@dataclass(frozen=True)
+@dataclass
 class PathSettings:
-    """What paths there are.
+    """What paths there are: `space.path` of the configuration.
 
     Attributes:
-        order: Aliases of the sources as they are laid in a row, the first source first.
+        order: Aliases of the sources as they are laid in a row, the first source first; by default all but the base,
+            the tokenizer's source first.
         repeats: How often the row is laid down.
         switches: Kind of the switches' genes: `threshold` is a number on [-1, 1] that is on above 0, as in the paper;
             `switch` is on or off.
@@ -33,14 +35,14 @@ class PathSettings:
         high: Greatest scale.
         max_hops: A path has at most so many.
         max_layers: It has at most so many different layers.
-        first: Alias of the source whose first layer is the first hop; none is given for an empty one.
+        first: Alias of the source whose first layer is the first hop, by default the first in order; or `free`.
         last: The same for the last layer and the last hop.
-        embeddings: Alias of the source that gives the embeddings.
-        head: Alias of the source that gives the final norm and the output head.
+        embeddings: Alias of the source that gives the embeddings, by default the first in order.
+        head: Alias of the source that gives the final norm and the output head, by default the first in order.
         width: Hidden units of the network of scales.
     """
 
-    order: tuple[str, ...]
+    order: list[str] = field(default_factory=list)
     repeats: int = 3
     switches: str = "threshold"
     scales: str = "hop"
@@ -49,11 +51,16 @@ class PathSettings:
     high: float = 1.5
     max_hops: int = 80
     max_layers: int | None = None
-    first: str = ""
-    last: str = ""
-    embeddings: str = ""
-    head: str = ""
+    first: str | None = None
+    last: str | None = None
+    embeddings: str | None = None
+    head: str | None = None
     width: int = 8
+
+    def alias(self, setting: str) -> str:
+        """The alias that `first`, `last`, `embeddings` or `head` names: the first in order by default."""
+        named: str | None = getattr(self, setting)
+        return self.order[0] if named is None else named
 
     def check(self) -> None:
         """Check what can be checked without the sources.
@@ -83,7 +90,7 @@ class PathSettings:
             )
         if self.scales != "none" and not self.low <= 1 <= self.high:
             raise UsageError(f"space.path: the scales' range [{self.low:g}, {self.high:g}] must include 1")
-        least = max(1, sum(map(bool, (self.first, self.last))))
+        least = max(1, sum(alias != FREE for alias in (self.first, self.last)))
         for name, most in (("max_hops", self.max_hops), ("max_layers", self.max_layers)):
             if most is not None and most < least:
                 raise UsageError(f"space.path.{name}={most} allows no path: the first and last hop are {least}")
@@ -131,14 +138,15 @@ class PathSpace:
         self._dtype = dtype
         self.layers = [Layer(alias, layer) for alias in settings.order for layer in range(depths[alias])]
         self.slots = [Slot(repeat, layer) for repeat in range(settings.repeats) for layer in self.layers]
-        self._first = self._forced(settings.first, 0, 0)
-        self._last = self._forced(settings.last, settings.repeats - 1, depths.get(settings.last, 0) - 1)
+        first, last = settings.alias("first"), settings.alias("last")
+        self._first = self._forced(first, 0, 0)
+        self._last = self._forced(last, settings.repeats - 1, depths.get(last, 0) - 1)
         self._scales: HopScales = hop_scales(settings, self.layers, [slot.name for slot in self.slots])
         self.genes: list[Gene] = [self._switch(slot) for slot in self.slots]
         self.genes += self._scales.genes(lambda slot: None if slot in self._always() else f"{slot}/on")
 
     def _forced(self, alias: str, repeat: int, layer: int) -> int | None:
-        return self.slots.index(Slot(repeat, Layer(alias, layer))) if alias else None
+        return self.slots.index(Slot(repeat, Layer(alias, layer))) if alias != FREE else None
 
     def _always(self) -> set[str]:
         return {self.slots[number].name for number in (self._first, self._last) if number is not None}
@@ -164,17 +172,17 @@ class PathSpace:
 
     def recipe(self, hops: Sequence[Hop]) -> Recipe:
         """A path with the tokenizer, embeddings and head of this space."""
-        settings = self.settings
-        aliases = {hop.source for hop in hops} | {self._tokenizer, settings.embeddings, settings.head}
+        embeddings, head = self.settings.alias("embeddings"), self.settings.alias("head")
+        aliases = {hop.source for hop in hops} | {self._tokenizer, embeddings, head}
         return Recipe(
             PathNode(
                 sources={alias: self._sources[alias] for alias in sorted(aliases)},
                 hops=tuple(hops),
                 tokenizer=self._tokenizer,
-                embeddings=settings.embeddings,
-                head=settings.head,
+                embeddings=embeddings,
+                head=head,
                 dtype=self._dtype,
-                scale_target=settings.scale_target,
+                scale_target=self.settings.scale_target,
             )
         )
 

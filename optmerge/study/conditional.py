@@ -55,8 +55,7 @@ class Conditional:
         faster = (n + 2) / 3
         one = 2 / ((n + 1.3) ** 2 + mass)
         self._c_one = min(0.5, faster * one)
-        self._c_mu = min(1 - self._c_one, faster * 2 * (mass - 2 + 1 / mass) / ((n + 2) ** 2 + mass))
-        self._c_mu = max(0.0, self._c_mu)
+        self._c_mu = max(0.0, min(1 - self._c_one, faster * 2 * (mass - 2 + 1 / mass) / ((n + 2) ** 2 + mass)))
         self._mass = mass
         switches = max(2, len(self._switches))
         # So that chance alone, in as many generations as selection needs, takes no switch to its end: the population of

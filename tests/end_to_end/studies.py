@@ -6,16 +6,32 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
 DATABASE = Path("studies/studies.db")
+
+
+@contextmanager
+def mounted_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A small disk of its own, for as long as the context lasts; skips the test where mounting is not allowed."""
+    folder.mkdir()
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting a file system is not allowed here")
+    try:
+        yield folder
+    finally:
+        # Lazily: who wrote to it in this process may keep a file open.
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @dataclass(frozen=True)

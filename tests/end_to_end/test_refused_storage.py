@@ -1,6 +1,5 @@
 """A database or disk that cannot hold the study is refused before anything starts, and no password is printed."""
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import optuna
 import pytest
 
 from end_to_end.conftest import Refuse
+from end_to_end.studies import mounted_disk
 from optmerge.__main__ import run
 
 PASSWORD = "sesame"
@@ -60,14 +60,8 @@ def test_tracking_that_cannot_be_reached_is_refused_without_its_password(refuse:
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 64 kB, which is less than a model of the quick zoo takes."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    try:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("mounting a file system is not allowed here")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
+    with mounted_disk(tmp_path / "disk", "64k") as disk:
+        yield disk
 
 
 def test_disk_without_room_for_the_result_is_refused(

@@ -18,7 +18,7 @@ A, B = CheckpointNode("a", "a" * 64), CheckpointNode("b", "b" * 64)
 def space(depths: tuple[int, int] = (3, 3), **settings: Any) -> PathSpace:
     """Two sources, by default of three layers each, in which a is the first."""
     ends = {"first": "a", "last": "a", "embeddings": "a", "head": "a"}
-    given = PathSettings(**{"order": ("a", "b"), "repeats": 2, **ends, **settings})
+    given = PathSettings(**{"order": ["a", "b"], "repeats": 2, **ends, **settings})
     return PathSpace(given, {"a": A, "b": B}, dict(zip("ab", depths, strict=True)), "a", "float32")
 
 
@@ -74,7 +74,7 @@ def test_first_and_last_hop_are_taken_whatever_their_switches_say() -> None:
 def test_first_and_last_hop_may_be_another_sources_or_free() -> None:
     searched = space(first="b", last="b")
     assert hops(searched.decode(taking(searched))) == (Hop("b", 0), Hop("b", 2))
-    searched = space(first="", last="")
+    searched = space(first="free", last="free")
     assert hops(searched.decode(taking(searched, "r0/b.01"))) == (Hop("b", 1),)
     assert len(hops(searched.decode(taking(searched)))) == 1  # never none
 
@@ -214,7 +214,7 @@ def test_source_by_itself_takes_nothing_from_others() -> None:
         ({"scales": "sometimes"}, "scales=sometimes: unknown"),
         ({"switches": "maybe"}, "switches=maybe: unknown"),
         ({"scale_target": "nothing"}, "scale_target=nothing: unknown"),
-        ({"order": ("a", "a")}, "each source once"),
+        ({"order": ["a", "a"]}, "each source once"),
     ],
 )
 def test_settings_that_allow_no_path_are_refused(settings: Mapping[str, Any], said: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.interchange.export import Export
-from optmerge.recipe import PathNode
+from optmerge.recipe import RECIPE, PathNode
 
 FLOAT32, ROUNDED = 1e-3, 0.1
 """How far logits may be apart, in units of the greatest: in float32, and where folded weights were rounded."""
@@ -43,7 +43,7 @@ def build(export: Export) -> None:
     like = Companions(export.companions.folder, candidate.config(export.companions.config), export.companions)
     layout = {name: (dtype_name(dtype), shape) for name, shape in candidate.shapes().items()}
     sha256 = fill_folder(export.folder, candidate.tensors(), like, layout, dtype)
-    (export.folder / "recipe.yaml").write_text(
+    (export.folder / RECIPE).write_text(
         export.recipe.with_weights(sha256, export.bench.device.type).to_yaml(), encoding="utf-8"
     )
     distance, same = compare(export.folder, export.bench.candidate(export.recipe), dtype)

@@ -3,7 +3,6 @@
 import json
 import re
 import sqlite3
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -15,21 +14,15 @@ from end_to_end.conftest import assert_one_message
 from end_to_end.faults.conftest import Founder
 from end_to_end.faults.crew import wait_until
 from end_to_end.faults.proof import is_finished
-from end_to_end.studies import DATABASE, trials
+from end_to_end.studies import DATABASE, mounted_disk, trials
 from optmerge.__main__ import run
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 160 MB: so much has to be free where a search writes its results."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    try:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", disk], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("mounting a file system is not allowed here")
-    yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)  # who wrote to it in this process may keep a file open
+    with mounted_disk(tmp_path / "disk", "160m") as disk:
+        yield disk
 
 
 def fill(disk: Path) -> Path:
