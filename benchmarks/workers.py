@@ -49,6 +49,7 @@ SEED, GENES, WORKERS = 0, (12, 64, 400), (1, 4, 8, 32)
 SHORT, LONG = 0.5, 3.0  # seconds of a trial up to 4 workers, and above
 REPORTS = 5  # of a trial
 TARGET, CONDITION = 1e-3, 1e3  # of the ellipsoid
+PIPELINES = {"waiting": 0, "pipeline 1": 1, "pipeline 2": 2}
 PATIENCE = 12_000  # evaluations before a sampler has failed to reach the target
 SEEDS = 7
 
@@ -329,9 +330,8 @@ def measure_target(genes: int, workers: int, seeds: int, theirs: bool) -> dict[s
 
     found = {"default": median([time_of_ours(genes, workers, seed) for seed in range(seeds)])}
     if workers > 1:
-        for name, pipeline in (("waiting", False), ("pipelined", True)):
-            runs = [time_of_ours(genes, workers, seed, pipeline=pipeline) for seed in range(seeds)]
-            found[name] = median(runs)
+        for name, pipeline in PIPELINES.items():
+            found[name] = median([time_of_ours(genes, workers, seed, pipeline=pipeline) for seed in range(seeds)])
     if theirs:
         found["optuna"] = median([time_of_optunas(genes, workers, seed) for seed in range(seeds)])
     return found
@@ -425,7 +425,7 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
         )
     left.set(xscale="log", xlabel="workers", ylabel="% of ideal trials a second", ylim=(0, 105))
     genes = min(row["genes"] for row in results["target"])
-    for name, marker in (("default", "o"), ("waiting", "s"), ("pipelined", "^"), ("optuna", "x")):
+    for name, marker in zip(("default", *PIPELINES, "optuna"), "os^vx", strict=True):
         rows = [row for row in results["target"] if row["genes"] == genes and name in row["runs"]]
         right.plot([r["workers"] for r in rows], [r["runs"][name]["time"] for r in rows], marker=marker, label=name)
     right.set(xscale="log", yscale="log", xlabel="workers", ylabel=f"time to target, {genes} genes (trials' mean = 1)")

@@ -14,7 +14,8 @@ from typing import Self
 import numpy as np
 
 from optmerge.space.gene import Gene, Value
-from optmerge.study.evolution import MOVED_ALONG, Coordinates, Floats
+from optmerge.study.evolution import MOVED_ALONG, Coordinates
+from optmerge.study.mirrored import Floats, paired, selection_mass
 
 
 class Conditional:
@@ -37,6 +38,7 @@ class Conditional:
         self._probabilities = np.array([_probability(gene, start) for gene in genes if gene.kind == "switch"])
         self.mean: Floats = self._coordinates.vector(start)
         self._variances = np.ones(len(numbers))
+        self.dimensions = len(numbers)
         self._sigma = 1.0
         self._path, self._expected = np.zeros(len(numbers)), np.zeros(len(numbers))
         self._stretch, self._stretched = np.zeros(len(numbers)), np.zeros(len(numbers))
@@ -56,15 +58,14 @@ class Conditional:
         one = 2 / ((n + 1.3) ** 2 + mass)
         self._c_one = min(0.5, faster * one)
         self._c_mu = max(0.0, min(1 - self._c_one, faster * 2 * (mass - 2 + 1 / mass) / ((n + 2) ** 2 + mass)))
-        self._mass = mass
+        self._mass, self._paired = selection_mass(mass, population), paired(population)
         switches = max(2, len(self._switches))
         # So that chance alone, in as many generations as selection needs, takes no switch to its end: the population of
         # an algorithm of this kind must grow with sqrt(n) log(n).
         self._c_switch = mass / (mass + math.sqrt(switches) * math.log(switches))
         self._margin = 1 / (2 * switches)
 
-    def sample(self, rng: np.random.Generator) -> dict[str, Value]:
-        z = rng.standard_normal(len(self.mean))
+    def sample(self, z: Floats, rng: np.random.Generator) -> dict[str, Value]:
         genome = self._coordinates.genome(self.mean + self._sigma * np.sqrt(self._variances) * z)
         on = rng.random(len(self._switches)) < self._probabilities
         genome |= dict(zip(self._switches, on.tolist(), strict=True))
@@ -93,7 +94,8 @@ class Conditional:
         deviations = np.sqrt(self._variances)
         toward = (weights * steps).sum(axis=0)
         # What a path's square would be if selection did nothing: less where few of the genomes said anything.
-        share = self._mass * (weights**2).sum(axis=0)
+        squares = (weights**2).sum(axis=0)
+        share = self._mass * (squares - self._paired * (weights.sum(axis=0) ** 2 - squares))
         c = self._c_sigma
         self._path = (1 - c) * self._path + math.sqrt(c * (2 - c) * self._mass) * toward / deviations
         self._expected = (1 - c) ** 2 * self._expected + c * (2 - c) * share
@@ -104,9 +106,10 @@ class Conditional:
         rank_mu = (weights * (steps**2 - self._variances)).sum(axis=0)
         rank_one = self._stretch**2 - self._stretched * self._variances
         self._variances = np.maximum(1e-12, self._variances + self._c_mu * rank_mu + self._c_one * rank_one)
-        expected = float(self._expected.sum())
+        expected, n = float(self._expected.sum()), len(self.mean)
         if expected > 0:
-            length = math.sqrt(float((self._path**2).sum()) / expected)
+            usual = math.sqrt(expected) * (1 - 1 / (4 * n) + 1 / (21 * n**2))  # the mean length of normal vectors
+            length = math.sqrt(float((self._path**2).sum())) / usual
             self._sigma = min(4.0, self._sigma * math.exp(min(1.0, self._c_sigma / self._damping * (length - 1))))
 
 

@@ -1,9 +1,10 @@
 """Search distributions that are sampled slot by slot and taught generation by generation.
 
-All are of the `cmaes` package. Two things are done otherwise than there. A sample is `m + sigma B D B^T z`, in which
+All are of the `cmaes` package. Three things are done otherwise than there. A sample is `m + sigma B D B^T z`, in which
 the signs of the eigenvectors cancel: linear algebra libraries choose them as they like, so that `m + sigma B D z`
-differs from machine to machine. And what falls outside the bounds is set on the bound, where the package samples up to
-a hundred times again at the cost of a matrix product each.
+differs from machine to machine. What falls outside the bounds is set on the bound, where the package samples up to a
+hundred times again at the cost of a matrix product each. And the z of a generation come in mirrored pairs
+(`optmerge.study.mirrored`), which the selection mass that paths are compared with allows for.
 
 Coordinates are genes in units of their first step size: the start's distance to the lower bound of a gene on [0, 1]
 that begins at 0.5 with a step of 1/6 is 3.
@@ -15,11 +16,9 @@ from typing import Any, Protocol, Self
 
 import cmaes
 import numpy as np
-from numpy.typing import NDArray
 
 from optmerge.space.gene import Gene, Value
-
-Floats = NDArray[np.float64]
+from optmerge.study.mirrored import Floats, selection_mass
 
 STEP = 1 / 6  # of the range: the first step size (Akiba et al., 2025)
 _RARE = 0.02  # least probability of a category at first
@@ -32,10 +31,21 @@ MOVED_ALONG = 0.6
 
 
 class Distribution(Protocol):
-    """A search distribution."""
+    """A search distribution.
 
-    def sample(self, rng: np.random.Generator) -> dict[str, Value]:
-        """A genome."""
+    Attributes:
+        dimensions: Normal deviates that a sample takes.
+    """
+
+    dimensions: int
+
+    def sample(self, z: Floats, rng: np.random.Generator) -> dict[str, Value]:
+        """A genome.
+
+        Args:
+            z: Its normal deviates, of shape (dimensions,).
+            rng: For whatever else is drawn.
+        """
 
     def tell(self, ranked: Sequence[Mapping[str, Value]], parent: Self) -> None:
         """Learn from the genomes of a generation, best first.
@@ -93,11 +103,12 @@ class Full:
     def __init__(self, coordinates: Coordinates, start: Mapping[str, Value], population: int) -> None:
         self._coordinates = coordinates
         self._cma = cmaes.CMA(coordinates.vector(start), 1.0, population_size=population)
+        self._cma._mu_eff = selection_mass(self._cma._mu_eff, population)
+        self.dimensions = self._cma.dim
 
-    def sample(self, rng: np.random.Generator) -> dict[str, Value]:
+    def sample(self, z: Floats, rng: np.random.Generator) -> dict[str, Value]:
         cma = self._cma
         axes, lengths = cma._eigen_decomposition()
-        z = rng.standard_normal(cma.dim)
         return self._coordinates.genome(cma.mean + cma._sigma * (axes @ (lengths * (axes.T @ z))))
 
     def tell(self, ranked: Sequence[Mapping[str, Value]], parent: Self) -> None:
@@ -113,10 +124,11 @@ class Separable:
     def __init__(self, coordinates: Coordinates, start: Mapping[str, Value], population: int) -> None:
         self._coordinates = coordinates
         self._cma = cmaes.SepCMA(coordinates.vector(start), 1.0, population_size=population)
+        self._cma._mu_eff = selection_mass(self._cma._mu_eff, population)
+        self.dimensions = self._cma.dim
 
-    def sample(self, rng: np.random.Generator) -> dict[str, Value]:
+    def sample(self, z: Floats, rng: np.random.Generator) -> dict[str, Value]:
         cma = self._cma
-        z = rng.standard_normal(cma.dim)
         return self._coordinates.genome(cma.mean + cma._sigma * cma._eigen_decomposition() * z)
 
     def tell(self, ranked: Sequence[Mapping[str, Value]], parent: Self) -> None:
@@ -153,6 +165,8 @@ class Mixed:
             given["c_space"] = [len(values) for _, values in self._categories]
             given["cat_param"] = self._first_probabilities(start)
         self._cma = cmaes.CatCMAwM(population_size=population, **given)
+        self._cma._mu_eff = selection_mass(self._cma._mu_eff, population)
+        self.dimensions = len(floats) + len(wholes)
 
     def _first_probabilities(self, start: Mapping[str, Value]) -> Floats:
         """Even, but for a gene with a declared start: as likely as it says, or twice as likely as all the others."""
@@ -165,11 +179,10 @@ class Mixed:
                 row[values.index(start[gene.name])] = 1 - row.sum()
         return table
 
-    def sample(self, rng: np.random.Generator) -> dict[str, Value]:
+    def sample(self, z: Floats, rng: np.random.Generator) -> dict[str, Value]:
         cma, genome = self._cma, dict[str, Value]()
         if self._numbers is not None:
             axes, lengths = cma._eigen_decomposition()
-            z = rng.standard_normal(len(lengths))
             vector = cma._mean + cma._sigma * cma._A * (axes @ (lengths * (axes.T @ z)))
             genome |= self._numbers.genome(vector)
         for row, (gene, values) in enumerate(self._categories):

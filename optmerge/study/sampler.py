@@ -1,6 +1,7 @@
 """Registered samplers, and how any of them gives the genome of a slot."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -91,17 +92,21 @@ class Proposer:
     def arrangement(self, workers: int) -> tuple[int, int | None]:
         """Population and lag of a study with so many workers, where the sampler's options leave them open.
 
-        A generation has a genome for every worker, and is pipelined where these are more than half of those that it
-        would have for one. Measured on an ellipsoid of 12 genes with trials of uneven length (`benchmarks/workers.py`).
+        A generation that waits for the one before has a genome for every worker. Where that leaves fewer than two for
+        each, it does not wait: a generation has a genome for every second worker, and so many are under way that there
+        are three genomes for two workers. Fewer would leave workers idle, more would be sampled from what is known by
+        now: measured on an ellipsoid of 12 genes with trials of uneven length (`benchmarks/workers.py`).
         """
-        population, lag = self.population, self.lag
         if self._of_slots is None:
-            return population, lag
+            return self.population, self.lag
         options = self._sampler.options
-        if getattr(options, "pipeline", False) is None and 2 * workers > population:
-            lag = 1
+        lag = getattr(options, "pipeline", 0)
+        waits = lag == 0 if lag is not None else self.population >= 2 * workers
+        population = self.population
         if getattr(options, "population", 0) is None:
-            population = max(population, workers)
+            population = max(population, workers if waits else math.ceil(workers / 2))
+        if lag is None:
+            lag = 0 if waits else max(1, math.ceil(1.5 * workers / population) - 1)
         return population, lag
 
     def genome(self, slot: Slot, ledger: Ledger) -> Mapping[str, Value] | None:

@@ -80,7 +80,7 @@ class Shop:
 
     def __init__(self, genes: Sequence[Gene], workers: int, seed: int, lag: int = 0, **options: Any) -> None:
         self.genes, self.random = genes, random.Random(seed)
-        self._new = lambda: made(genes, seed=7, pipeline=bool(lag), **options)
+        self._new = lambda: made(genes, seed=7, pipeline=lag, **options)
         self.plan = Plan(self._new().population, lag)
         self.trials: list[FrozenTrial] = []
         self._memories = {worker: (self._new(), Ledger(self.plan)) for worker in range(workers)}
@@ -121,7 +121,7 @@ FORMS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("lag", [0, 1])
+@pytest.mark.parametrize("lag", [0, 1, 3])
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_however_many_workers_in_whatever_order_give_the_same_genomes(form: dict[str, Any], lag: int) -> None:
     alone = Shop(workers=1, seed=0, lag=lag, **form).run(50)
@@ -132,17 +132,17 @@ def test_however_many_workers_in_whatever_order_give_the_same_genomes(form: dict
 
 
 @settings(max_examples=15, deadline=None)
-@given(workers=st.integers(1, 8), seed=st.integers(1, 10**6), lag=st.integers(0, 1))
+@given(workers=st.integers(1, 8), seed=st.integers(1, 10**6), lag=st.integers(0, 3))
 def test_no_chance_changes_the_genomes(workers: int, seed: int, lag: int) -> None:
     alone = Shop(GENES, workers=1, seed=0, lag=lag).run(30)
     assert Shop(GENES, workers=workers, seed=seed, lag=lag).run(30) == alone
 
 
-@pytest.mark.parametrize("lag", [0, 1])
+@pytest.mark.parametrize("lag", [0, 1, 3])
 def test_a_slot_of_any_earlier_generation_may_be_filled_anew(lag: int) -> None:
     shop = Shop(GENES, workers=1, seed=0, lag=lag)
     known = shop.run(90)
-    ledger, sampler = Ledger(shop.plan).update(shop.trials), made(seed=7, pipeline=bool(lag))
+    ledger, sampler = Ledger(shop.plan).update(shop.trials), made(seed=7, pipeline=lag)
     for number in (9, 3, 1, 8, 0, 9, 4, 5):
         assert generation(sampler, ledger, number) == [
             known[Slot(number, member)] for member in range(shop.plan.population)
@@ -455,7 +455,7 @@ def test_generations_have_the_population_of_the_rule(database: Any, genes: int, 
 
 
 def test_a_search_of_every_variant_finds_its_way() -> None:
-    for options, genes in (({}, GENES), ({"variant": "separable"}, GENES), ({}, MIXED), ({"pipeline": True}, GENES)):
+    for options, genes in (({}, GENES), ({"variant": "separable"}, GENES), ({}, MIXED), ({"pipeline": 2}, GENES)):
         sampler = made(genes, **options)
         plan = Plan(sampler.population, sampler.lag)
         ledger, trials = Ledger(plan), list[FrozenTrial]()

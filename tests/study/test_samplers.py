@@ -159,11 +159,14 @@ def test_the_others_search_every_kind_of_gene(database: Database, name: str) -> 
         ({}, 1, 8, 0),  # 4 + floor(3 ln 5)
         ({}, 4, 8, 0),
         ({}, 5, 8, 1),
-        ({}, 12, 12, 1),
-        ({"pipeline": False}, 12, 12, 0),
-        ({"pipeline": True}, 2, 8, 1),
-        ({"population": 6}, 12, 6, 1),
-        ({"population": 6, "pipeline": False}, 12, 6, 0),
+        ({}, 12, 8, 2),
+        ({}, 32, 16, 2),
+        ({"pipeline": 0}, 12, 12, 0),
+        ({"pipeline": 1}, 2, 8, 1),
+        ({"pipeline": 1}, 32, 16, 1),
+        ({"population": 6}, 12, 6, 2),
+        ({"population": 6, "pipeline": 0}, 12, 6, 0),
+        ({"population": 24}, 12, 24, 0),
     ],
 )
 def test_many_workers_have_larger_generations_unless_these_are_given(

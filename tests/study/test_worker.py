@@ -393,12 +393,13 @@ def test_where_nothing_need_be_waited_for_a_trial_races_one_of_the_last_generati
 
 @pytest.mark.parametrize("name", ["cmaes", "random", "tpe"])
 def test_workers_share_a_study_and_run_each_slot_once(url: str, name: str) -> None:
+    inside = [replace(ONE[0], sigma=0.02)]  # no two genomes on the bound
     with connected(url) as database:
-        begin(database, proposer(name, ONE))
+        begin(database, proposer(name, inside))
 
     def take_part() -> None:
         with opened_anew(url) as opened:
-            search(opened, proposer(name, ONE), scored(near), 24)
+            search(opened, proposer(name, inside), scored(near), 24)
 
     threads = [threading.Thread(target=take_part) for _ in range(4)]
     for thread in threads:

@@ -22,6 +22,7 @@ from optmerge.errors import UsageError
 from optmerge.space.gene import Gene, Value
 from optmerge.study.conditional import Conditional
 from optmerge.study.evolution import STEP, Coordinates, Distribution, Full, Mixed, Separable, default_population
+from optmerge.study.mirrored import deviates
 from optmerge.study.slots import SLOT, Ledger, Plan, Slot, counted
 from optmerge.study.trial_scores import ESTIMATE
 
@@ -37,22 +38,22 @@ class Options:
     """Settings of the sampler.
 
     Attributes:
-        population: Genomes a generation; `4 + floor(3 ln(genes))` by default, as in the paper, and at least as many as
-            the launcher has workers.
+        population: Genomes a generation; `4 + floor(3 ln(genes))` by default, as in the paper, and more where the
+            launcher has more workers (`optmerge.study.sampler.Proposer.arrangement`).
         sigma: First step size in units of the range; the paper's 1/6 by default.
         variant: `full` learns all covariances, `separable` variances alone, `mixed` also whole numbers, switches and
             choices, `conditional` switches, and variances of numbers, from those genomes alone in which a number
             matters; `auto` takes `conditional` where there are numbers that depend on switches, `mixed` where there is
             anything else but numbers, `separable` from 100 genes on, else `full`.
-        pipeline: A generation need not wait for the last trials of the one before: it is taught by those before that.
-            Workers hardly wait, at the price of more trials to the same fitness. By default so where there are more
-            workers than half the genomes of a generation.
+        pipeline: A generation need not wait for the last trials of so many before it: it is taught by those before
+            these. Workers hardly wait, at the price of more trials to the same fitness. By default 0, and more where
+            there are more workers than half the genomes of a generation.
     """
 
     population: int | None = None
     sigma: float | None = None
     variant: str = "auto"
-    pipeline: bool | None = None
+    pipeline: int | None = None
 
 
 class CmaEsSampler(BaseSampler):
@@ -66,7 +67,7 @@ class CmaEsSampler(BaseSampler):
 
     def __init__(self, options: Options, genes: Sequence[Gene], seed: int) -> None:
         self.population = options.population or default_population(len(genes))
-        self.lag: int | None = int(options.pipeline or False)
+        self.lag: int | None = options.pipeline or 0
         self._options = options
         self._genes = genes
         self._seed = seed
@@ -95,7 +96,8 @@ class CmaEsSampler(BaseSampler):
             ledger: Knows the results of the generations that teach it.
         """
         distribution = self._after(ledger.plan.taught_by(slot.generation), ledger)
-        return distribution.sample(np.random.default_rng([self._seed, *slot]))
+        z = deviates(self._seed, slot, distribution.dimensions)
+        return distribution.sample(z, np.random.default_rng([self._seed, *slot]))
 
     def _after(self, lessons: int, ledger: Ledger) -> Distribution:
         """The distribution after so many generations."""
@@ -111,8 +113,8 @@ class CmaEsSampler(BaseSampler):
             distribution.tell([trial.params for trial in order], parent)
             self._taught[generation + 1] = distribution
             # Slots of the generation before may still have to be filled anew, and parents are asked for.
-            kept = {0, generation, generation + 1, *sorted(self._taught)[-3:]}
-            self._taught = {count: self._taught[count] for count in sorted(kept)}
+            oldest = generation - 1 - (ledger.plan.lag or 0)
+            self._taught = {count: one for count, one in self._taught.items() if count == 0 or count >= oldest}
         return distribution
 
     # As any Optuna sampler, for `study.optimize`.
@@ -189,6 +191,8 @@ def build(options: Options, genes: Sequence[Gene], seed: int) -> BaseSampler:
         raise UsageError(f"sampler.population must be at least {least}, got {options.population}")
     if options.sigma is not None and not 0 < options.sigma <= 1:
         raise UsageError(f"sampler.sigma must be in (0, 1], got {options.sigma}")
+    if options.pipeline is not None and options.pipeline < 0:
+        raise UsageError(f"sampler.pipeline must be at least 0, got {options.pipeline}")
     if options.variant not in _VARIANTS:
         raise UsageError(f"sampler.variant={options.variant}: unknown; known are {', '.join(_VARIANTS)}")
     odd = [gene for gene in genes if gene.kind in ("switch", "choice")]

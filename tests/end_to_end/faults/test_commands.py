@@ -35,7 +35,7 @@ def slow(small: list[str]) -> list[str]:
     """A search whose trials take long enough to be met in their middle: they answer one problem at a time."""
     one_by_one = ["engine.batch_size=1", "engine.threads=1", "task.max_new_tokens=16"]
     # By default both follow from the number of workers.
-    generations = [f"sampler.population={POPULATION}", "sampler.pipeline=false"]
+    generations = [f"sampler.population={POPULATION}", "sampler.pipeline=0"]
     return [*small, *one_by_one, *generations, f"study.trials={BUDGET}", "storage.beat=1"]
 
 
