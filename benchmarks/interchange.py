@@ -5,11 +5,13 @@
 
 Runs each configuration in benchmarks/interchange/ on tiny models made on the spot three times: through mergekit-yaml,
 through import and rebuild, and through import, export and mergekit-yaml. All tensors of the second and third are
-compared with those of the first, and what does not agree makes it fail. A few minutes on two cores.
+compared with those of the first, and what does not agree makes it fail. Then paths over layers, folded by us and by
+mergekit's passthrough. A few minutes on two cores.
 """
 
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -26,6 +28,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from optmerge.__main__ import run
+from optmerge.models import Checkpoint, scan
+from optmerge.recipe import CheckpointNode, Hop, PathNode, Recipe
 
 CONFIGURATIONS = Path(__file__).parent / "interchange"
 PLACEHOLDER = "MODELS"
@@ -96,6 +100,34 @@ def farthest(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], may_diffe
     return max((a - b).abs()[close].max().item() for (a, b), close in zip(pairs, near, strict=True)), far
 
 
+def path_over(models: Path, target: str) -> Recipe:
+    """A path of eleven hops over three of the models, with a scale at every hop."""
+    sources = {
+        alias: CheckpointNode(str(models / alias), scan(Checkpoint.open(models / alias, alias)).weights_sha256)
+        for alias in ("alpha", "beta", "gamma")
+    }
+    rng = random.Random(0)
+    between = [Hop(rng.choice(sorted(sources)), rng.randrange(6), rng.uniform(0.5, 1.5)) for _ in range(9)]
+    hops = (Hop("alpha", 0, 1.25), *between, Hop("beta", 5, 0.8))
+    return Recipe(PathNode(sources, hops, "alpha", "alpha", "beta", "float32", target))
+
+
+def compare_paths(work: Path) -> list[str]:
+    """Hold the folded models of paths against what mergekit-yaml makes of them, and name those that differ."""
+    print("\n| path, what its scales multiply | tensors | export as mergekit, mergekit-yaml |\n|---|---|---|")
+    failed = []
+    for target in ("hidden", "branch"):
+        recipe, here = work / f"{target}.recipe.yaml", work / target
+        path_over(work / "models", target).save(recipe)
+        with_ours("export", str(recipe), str(here / "folded"), "format=fold")
+        with_ours("export", str(recipe), str(here / "exported"), "format=mergekit")
+        theirs = with_mergekit(here / "exported" / "mergekit.yaml", here / "theirs")
+        most, share = farthest(tensors_of(here / "folded"), theirs, 0.0)
+        print(f"| {target} | {len(theirs)} | {most:.1e} |", flush=True)
+        failed += [target] * (share > 0)
+    return failed
+
+
 def main() -> None:
     """Compare, and print a table."""
     logging.disable_progress_bar()
@@ -122,6 +154,8 @@ def main() -> None:
             method = text.partition("merge_method: ")[2].partition("\n")[0]
             print(f"| {name} | {method} | {len(theirs)} | {' | '.join(cells)} |", flush=True)
             failed += [name] * any(share > allowed for _, share in results)
+        if not sys.argv[1:]:
+            failed += compare_paths(work)
     if failed:
         sys.exit(f"farther from mergekit than {RELATIVE:g} relative, {ABSOLUTE:g} absolute: {', '.join(failed)}")
 

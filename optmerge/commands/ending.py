@@ -3,14 +3,14 @@
 import json
 import os
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from optmerge.commands.assembly import Assembly, Run
 from optmerge.commands.rebuild import write_model
 from optmerge.config import Config
-from optmerge.recipe import RECIPE
+from optmerge.recipe import RECIPE, PathNode, Recipe
 from optmerge.study.charter import OpenStudy
 from optmerge.study.slots import Ledger, counted
 
@@ -66,12 +66,27 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
     asked = config.study.problems or len(task.problems("search"))
     document = as_json(result, run.study, weights_sha256, asked, seconds)
     document["ending"] = _settings(config)
+    if isinstance(result.winner.recipe.root, PathNode):
+        document["winner"]["agreement"] = _agreement(run, result.winner.recipe)
     draw_study(document, trials, task.objectives[0].name, run.folder / PICTURE)
     draw_winner(result.winner.recipe, run.folder / WINNER)
     registered = run.tracker.finish(document, run.folder / BEST)
     # Written last: a study with a result is one that has nothing left to do.
     _write_atomically(run.folder / RESULT, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     return document, registered
+
+
+def _agreement(run: Run, recipe: Recipe) -> dict[str, Any]:
+    """How well the winner's folder, loaded as anyone would load it, agrees with the path that was searched."""
+    import torch
+
+    from optmerge.flow import PathCandidate, agreement
+
+    candidate = run.workbench.candidate(recipe)
+    assert isinstance(candidate, PathCandidate)
+    with run.console.status("loading the winner and holding it against its path"):
+        found = agreement(run.folder / BEST, candidate, getattr(torch, candidate.node.dtype))
+    return asdict(found) | {"holds": found.holds, "summary": found.summary}
 
 
 def _judge(assembly: Assembly, study: Any, judge: Any) -> Any:

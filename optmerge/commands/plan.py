@@ -24,7 +24,7 @@ def print_plan(config: Config, console: Console) -> None:
         UsageError: If the search could not start.
     """
     from optmerge.commands.search import quiet_libraries
-    from optmerge.commands.stages import searched_sources, winner_folder
+    from optmerge.commands.stages import searched_sources, standing_in, winner_folder
 
     quiet_libraries()
     find_plugins(config)
@@ -38,8 +38,8 @@ def print_plan(config: Config, console: Console) -> None:
         console.print(f"Source {alias} is the winner of a search that runs first:", highlight=False)
         print_plan(stage, console)
     if stages:
-        console.print("The search over its layers can be planned when it is there.", highlight=False)
-        return
+        console.print("Then the last search; models of the same shape stand in for those winners:", highlight=False)
+        config = standing_in(config, stages)
 
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -49,7 +49,7 @@ def run_search(config: Config, console: Console) -> dict[str, Any]:
 
     quiet_libraries()
     plugins = find_plugins(config)
-    _check_before_stages(config, plugins)
+    _check_before_stages(config, plugins, console)
     stages = search_sources(config, console)
     assembly, database = _prepare(config, plugins, console)
     folder = Path(config.study.folder) / str(config.study.name)
@@ -91,10 +91,15 @@ def run_search(config: Config, console: Console) -> dict[str, Any]:
     return result
 
 
-def _check_before_stages(config: Config, plugins: Plugins) -> None:
-    """Check what can be checked of the last search, before hours are spent on those that come first."""
-    if any(source.search for source in config.models.sources.values()):
+def _check_before_stages(config: Config, plugins: Plugins, console: Console) -> None:
+    """Check all of the last search, before hours are spent on those that come first."""
+    from optmerge.commands.stages import searched_sources, standing_in
+
+    stages = searched_sources(config)
+    if stages:
         refuse_missing(config, plugins)
+        _make_sources(config, console)
+        assemble(standing_in(config, stages), plugins, lambda text: None)
 
 
 def _start(assembly: Assembly, opened: OpenStudy, tracker: Tracker, folder: Path, console: Console) -> Run:
@@ -103,13 +108,18 @@ def _start(assembly: Assembly, opened: OpenStudy, tracker: Tracker, folder: Path
 
 
 def _prepare(config: Config, plugins: Plugins, console: Console) -> tuple[Assembly, "Database"]:
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False)
+    _make_sources(config, console)
+    return assemble(config, plugins, _printed(console)), open_database(config)
 
+
+def _make_sources(config: Config, console: Console) -> None:
     if config.models.maker is not None:
         open_database(config)  # a wrong URL is found out before minutes of training, not after
-        make_sources(config, say, trained=True)
-    return assemble(config, plugins, say), open_database(config)
+        make_sources(config, _printed(console), trained=True)
+
+
+def _printed(console: Console) -> Say:
+    return lambda text: console.print(text, highlight=False, markup=False)
 
 
 def open_database(config: Config) -> "Database":

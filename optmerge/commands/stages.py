@@ -1,5 +1,8 @@
 """Sources that are the winners of searches: these run first."""
 
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -24,6 +27,24 @@ def searched_sources(config: Config) -> dict[str, Config]:
             stage.engine, stage.merging = config.engine, config.merging
             stages[alias] = stage
     return stages
+
+
+def standing_in(config: Config, stages: Mapping[str, Config]) -> Config:
+    """The configuration with models of the same shape in the place of winners that are not there yet.
+
+    A winner has the shape, vocabulary and configuration of the source that gives its tokenizer. So all that can be
+    wrong with the last search can be found, and planned, before the first.
+
+    Args:
+        config: The last search.
+        stages: Alias to the search whose winner the source will be.
+    """
+    shaped = copy.deepcopy(config)
+    for alias, stage in stages.items():
+        models = standing_in(stage, searched_sources(stage)).models
+        like = models.tokenizer if models.tokenizer in models.sources else models.base or min(models.sources)
+        shaped.models.sources[alias] = replace(models.sources[like], search=[])
+    return shaped
 
 
 def winner_folder(stage: Config) -> Path:

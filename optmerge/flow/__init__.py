@@ -1,5 +1,6 @@
 """Data-flow space: a path over layers, run in place, and folded into an ordinary model."""
 
+from optmerge.flow.agreement import Agreement, agreement
 from optmerge.flow.bench import FoldedCandidate, PathBench, PathCandidate
 from optmerge.flow.families import FAMILIES, Family, family_of
 from optmerge.flow.fold import Folds, fold
@@ -8,6 +9,7 @@ from optmerge.flow.path import LiveHop, LivePath
 
 __all__ = [
     "FAMILIES",
+    "Agreement",
     "Family",
     "FoldedCandidate",
     "Folds",
@@ -17,6 +19,7 @@ __all__ = [
     "LivePath",
     "PathBench",
     "PathCandidate",
+    "agreement",
     "family_of",
     "fold",
 ]

@@ -25,6 +25,15 @@ def print_result(console: Console, result: Mapping[str, Any], metric: str) -> No
     for name, entry in result.get("ablations", {}).items():
         table.add_row(f"  the same, {name}", *_cells(entry["test"]))
     console.print(table)
+    if "agreement" in winner:
+        found, path = winner["agreement"], winner["path_test"]["score"]
+        held = "" if found["holds"] else "[bold]it is not the path that was searched[/bold]: "
+        console.print(
+            f"The winner's folder was loaded and held against its path: {held}{found['summary']}; the path itself "
+            f"scores {path:.1%} on test.",
+            highlight=False,
+            soft_wrap=True,
+        )
     validation = "" if winner["validation"] is None else f", {winner['validation']:.1%} on validation"
     counts = result["trials"]
     console.print(

@@ -35,6 +35,7 @@ class Winner:
         search: Its fitness in the search; of the best of many, it is too good.
         validation: Its score on validation, or none where the best trial is taken as it is.
         test: Its score on test.
+        path_test: Of a path: its score on test when it is run over the sources' layers, and not folded.
     """
 
     trial: int
@@ -42,6 +43,7 @@ class Winner:
     search: float
     validation: float | None
     test: Score
+    path_test: Score | None = None
 
 
 @dataclass(frozen=True)
@@ -82,15 +84,24 @@ class Judge:
         self._task = task
         self._watch = watch
 
-    def scores(self, recipe: Recipe, split: Literal["validation", "test"], label: str) -> NDArray[np.float64]:
-        """One score a problem, in the objective's own direction."""
+    def scores(
+        self, recipe: Recipe, split: Literal["validation", "test"], label: str, *, folded: bool = True
+    ) -> NDArray[np.float64]:
+        """One score a problem, in the objective's own direction.
+
+        Args:
+            recipe: What is scored.
+            split: On what.
+            label: What it is called.
+            folded: Score a path as the model that is kept, not over the sources' layers.
+        """
         metric = self._task.objectives[0].name
-        key = f"{_EVALUATION}:{split}:{recipe.sha256}"
+        key = f"{_EVALUATION}:{split}{'' if folded else ':path'}:{recipe.sha256}"
         kept = self._study.user_attrs.get(key)
         if kept is None:
             self._watch(f"{split}: {label}")
             problems = self._task.problems(split)
-            self._engine.mount(self._workbench.final(recipe))
+            self._engine.mount(self._workbench.final(recipe) if folded else self._workbench.candidate(recipe))
             evaluation = Evaluation()
             answer(self._engine, self._task, problems, range(len(problems)), evaluation)
             kept = {name: encode(scores) for name, scores in evaluation.scores.items()}
@@ -115,8 +126,8 @@ class Judge:
         name = max(means, key=lambda name: sign * means[name])
         return name, means[name]
 
-    def test(self, recipe: Recipe, label: str) -> Score:
-        return bootstrap(self.scores(recipe, "test", label))
+    def test(self, recipe: Recipe, label: str, *, folded: bool = True) -> Score:
+        return bootstrap(self.scores(recipe, "test", label, folded=folded))
 
 
 def ranked(study: optuna.Study, direction: str) -> list[FrozenTrial]:
@@ -151,7 +162,10 @@ def choose_winner(
         number = int(name)
     trial = next(trial for trial in order if trial.number == number)
     recipe = space.decode(trial.params)
-    return Winner(number, recipe, trial.value or 0.0, validation, judge.test(recipe, "winner"))
+    path_test = None
+    if isinstance(recipe.root, PathNode):
+        path_test = judge.test(recipe, "winner, not folded", folded=False)
+    return Winner(number, recipe, trial.value or 0.0, validation, judge.test(recipe, "winner"), path_test)
 
 
 def judge_sources(judge: Judge, sources: Mapping[str, Recipe]) -> dict[str, Score]:
@@ -199,6 +213,7 @@ def as_json(
             "search": result.winner.search,
             "validation": result.winner.validation,
             "test": asdict(result.winner.test),
+            **({"path_test": asdict(result.winner.path_test)} if result.winner.path_test else {}),
         },
         "sources": {alias: {"test": asdict(score)} for alias, score in result.sources.items()},
         "baselines": {name: asdict(baseline) for name, baseline in result.baselines.items()},

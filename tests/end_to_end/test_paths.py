@@ -75,6 +75,14 @@ def test_result_names_the_recipe_the_path_and_the_folded_weights(paths: Path) ->
     assert winner["weights_sha256"] == recipe.weights_sha256
 
 
+def test_winner_is_loaded_again_and_held_against_its_path(paths: Path) -> None:
+    winner = result(paths, "paths")["winner"]
+    assert winner["agreement"]["holds"]
+    assert 0 < winner["agreement"]["logits"] < 1e-3
+    assert winner["agreement"]["texts"] == winner["agreement"]["prompts"] == 6
+    assert winner["path_test"]["score"] == pytest.approx(winner["test"]["score"], abs=0.01)
+
+
 def test_hand_made_edits_and_the_path_without_scales_are_judged_beside_it(paths: Path) -> None:
     found = result(paths, "paths")
     assert set(found["baselines"]) == {"best skip or swap"}
@@ -113,20 +121,21 @@ def test_paths_without_scales_are_evaluated_once(zoo: Path, tmp_path: Path) -> N
     assert len(answered) + len(again) == 30
 
 
+def hybrid_search(zoo: Path) -> list[str]:
+    first = ",".join(f"'{word}'" for word in [*on(zoo), "study.trials=3", "study.finalists=1", "study.baselines=false"])
+    return [
+        *path_search(zoo),
+        "study.trials=5",
+        f"+models.sources.evolved.search=[{first}]",
+        "models.tokenizer=evolved",
+        "space.path.order=[evolved,ja]",
+    ]
+
+
 @pytest.fixture(scope="module")
 def hybrid(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A search over the layers of another search's winner."""
-    first = ",".join(f"'{word}'" for word in [*on(zoo), "study.trials=3", "study.finalists=1", "study.baselines=false"])
-    return searched(
-        [
-            *path_search(zoo),
-            "study.trials=5",
-            f"+models.sources.evolved.search=[{first}]",
-            "models.tokenizer=evolved",
-            "space.path.order=[evolved,ja]",
-        ],
-        tmp_path_factory.mktemp("hybrid"),
-    )
+    return searched(hybrid_search(zoo), tmp_path_factory.mktemp("hybrid"))
 
 
 def test_hybrid_is_two_studies_and_a_recipe_of_a_recipe(hybrid: Path) -> None:
@@ -144,6 +153,42 @@ def test_hybrid_is_rebuilt_from_the_checkpoints_alone(hybrid: Path) -> None:
     best = hybrid / "studies" / "paths-evolved" / "best"
     best.rename(best.with_name("away"))
     assert run(["rebuild", "--check", str(hybrid / "studies" / "paths" / "best" / "recipe.yaml")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["space.path.order=[evolved,nobody]"], "nobody, named by order, is no source"),
+        (["space.path.max_hops=1"], "allows no path"),
+        (["sampler=tpe", "sampler.startup_trials=0"], "sampler.startup_trials"),
+        (["task.validation=[]"], "task.validation"),
+    ],
+)
+def test_what_is_wrong_with_the_last_search_of_a_hybrid_is_found_before_the_first(
+    zoo: Path,
+    settings: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run([*hybrid_search(zoo), *settings]) == 2
+    message = capsys.readouterr().err
+    assert_one_message(message)
+    assert said in message
+    assert not (tmp_path / "studies").exists()
+
+
+def test_dry_run_plans_both_searches_of_a_hybrid(
+    zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["--dry-run", *hybrid_search(zoo)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("Nothing was started.") == 2
+    assert "stand in for those winners" in printed
+    assert not (tmp_path / "studies").exists()
 
 
 @pytest.mark.parametrize(
