@@ -17,7 +17,9 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from optmerge.flow import LiveLayers, PathBench
@@ -38,8 +40,10 @@ def bench_of(folder: Path, layers: int, width: int) -> tuple[PathBench, dict[str
         num_key_value_heads=2,
         vocab_size=256,
     )
+    words = Tokenizer(WordLevel({f"word{i}": i for i in range(config.vocab_size)}, unk_token="word0"))
     for alias in "ab":
         LlamaForCausalLM(config).save_pretrained(folder / alias)
+        PreTrainedTokenizerFast(tokenizer_object=words, unk_token="word0").save_pretrained(folder / alias)
     checkpoints = {alias: Checkpoint.open(folder / alias, alias) for alias in "ab"}
     nodes = {
         alias: CheckpointNode(str(folder / alias), scan(checkpoint).weights_sha256)
@@ -57,6 +61,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=32, help="of each of the two models")
     parser.add_argument("--width", type=int, default=64)
     chosen = parser.parse_args()
+    if chosen.hops < 2 * chosen.layers:
+        parser.error("--hops must be at least twice --layers")
     logging.disable_progress_bar()
     torch.manual_seed(0)
     rng = random.Random(0)
@@ -66,13 +72,12 @@ def main() -> None:
         live = LiveLayers(model, bench.family.mlp_module)
         times = []
         for _ in range(ROUNDS + 1):
+            # Every layer is on every path, so that the first makes all resident.
             slots = [(alias, layer) for alias in "ab" for layer in range(chosen.layers)]
-            hops = [Hop(*rng.choice(slots), scale=rng.uniform(0.5, 1.5)) for _ in range(chosen.hops - len(slots))]
-            hops += [
-                Hop(*slot, scale=rng.uniform(0.5, 1.5)) for slot in slots
-            ]  # so that the first has made all resident
-            rng.shuffle(hops)
-            recipe = Recipe(PathNode(nodes, tuple(hops[: chosen.hops]), "a", "a", "a", "float32"))
+            slots += rng.choices(slots, k=chosen.hops - len(slots))
+            rng.shuffle(slots)
+            hops = tuple(Hop(*slot, scale=rng.uniform(0.5, 1.5)) for slot in slots)
+            recipe = Recipe(PathNode(nodes, hops, "a", "a", "a", "float32"))
             began = time.perf_counter()
             live.mount(bench.candidate(recipe))
             times.append(1000 * (time.perf_counter() - began))

@@ -1,6 +1,7 @@
 """How a search command ends: the winner is chosen, tested, written and registered."""
 
 import json
+import math
 import os
 import time
 from dataclasses import asdict, replace
@@ -84,9 +85,13 @@ def _agreement(run: Run, recipe: Recipe) -> dict[str, Any]:
 
     candidate = run.workbench.candidate(recipe)
     assert isinstance(candidate, PathCandidate)
-    with run.console.status("loading the winner and holding it against its path"):
-        found = agreement(run.folder / BEST, candidate, getattr(torch, candidate.node.dtype))
-    return asdict(found) | {"holds": found.holds, "summary": found.summary}
+    try:
+        with run.console.status("loading the winner and holding it against its path"):
+            found = agreement(run.folder / BEST, candidate, getattr(torch, candidate.node.dtype))
+    except (OSError, RuntimeError, ValueError) as error:  # too little memory, above all: the search is not lost for it
+        return {"holds": False, "summary": f"it could not be loaded beside it: {str(error).splitlines()[0]}"}
+    known = {"logits": found.logits if math.isfinite(found.logits) else None}
+    return asdict(found) | known | {"holds": found.holds, "summary": found.summary}
 
 
 def _judge(assembly: Assembly, study: Any, judge: Any) -> Any:

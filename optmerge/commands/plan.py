@@ -1,5 +1,6 @@
 """The dry run: what a search would do, what it needs, and about how long it takes."""
 
+import copy
 import tempfile
 import time
 from pathlib import Path
@@ -36,7 +37,10 @@ def print_plan(config: Config, console: Console) -> None:
             del stages[alias]
             continue
         console.print(f"Source {alias} is the winner of a search that runs first:", highlight=False)
-        print_plan(stage, console)
+        print_plan(copy.deepcopy(stage), console)
+    if any(stage.models.maker and stage.models.folder != config.models.folder for stage in stages.values()):
+        console.print("The last search can be planned when the sources of the first are made.", highlight=False)
+        return
     if stages:
         console.print("Then the last search; models of the same shape stand in for those winners:", highlight=False)
         config = standing_in(config, stages)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from optmerge.commands.assembly import Assembly, Plugins, Run, Say, assemble, find_plugins, make_sources, refuse_missing
+from optmerge.commands.assembly import Assembly, Plugins, Run, Say, assemble, find_plugins, make_sources
 from optmerge.commands.ending import BEST, finish, finished_result
 from optmerge.commands.whereabouts import dashboards, report
 from optmerge.commands.workers import end_elsewhere, run_workers
@@ -45,11 +45,12 @@ def run_search(config: Config, console: Console) -> dict[str, Any]:
     Raises:
         OptmergeError: If it cannot be run, or was interrupted.
     """
-    from optmerge.commands.stages import search_sources
+    from optmerge.commands.stages import check_all, search_sources, searched_sources
 
     quiet_libraries()
     plugins = find_plugins(config)
-    _check_before_stages(config, plugins, console)
+    if searched_sources(config):
+        check_all(config, console)
     stages = search_sources(config, console)
     assembly, database = _prepare(config, plugins, console)
     folder = Path(config.study.folder) / str(config.study.name)
@@ -59,7 +60,7 @@ def run_search(config: Config, console: Console) -> dict[str, Any]:
         console.print(f"Study {config.study.name} is finished: this is what it found.", highlight=False)
         report(done, assembly, folder, None, console)
         return done
-    _check_room(assembly, folder)
+    check_room_for(assembly)
     module, options = plugins.tracking
     tracker = module.build(options)
     opened = known or create_study(assembly, database)
@@ -91,28 +92,18 @@ def run_search(config: Config, console: Console) -> dict[str, Any]:
     return result
 
 
-def _check_before_stages(config: Config, plugins: Plugins, console: Console) -> None:
-    """Check all of the last search, before hours are spent on those that come first."""
-    from optmerge.commands.stages import searched_sources, standing_in
-
-    stages = searched_sources(config)
-    if stages:
-        refuse_missing(config, plugins)
-        _make_sources(config, console)
-        assemble(standing_in(config, stages), plugins, lambda text: None)
-
-
 def _start(assembly: Assembly, opened: OpenStudy, tracker: Tracker, folder: Path, console: Console) -> Run:
     engine, workbench = start_engine(assembly, lambda text: console.print(text, highlight=False, markup=False))
     return Run(assembly, opened, engine, workbench, tracker, folder, console)
 
 
 def _prepare(config: Config, plugins: Plugins, console: Console) -> tuple[Assembly, "Database"]:
-    _make_sources(config, console)
+    trained_sources(config, console)
     return assemble(config, plugins, _printed(console)), open_database(config)
 
 
-def _make_sources(config: Config, console: Console) -> None:
+def trained_sources(config: Config, console: Console) -> None:
+    """Let the maker that the configuration names, if any, make its sources, unless they are there."""
     if config.models.maker is not None:
         open_database(config)  # a wrong URL is found out before minutes of training, not after
         make_sources(config, _printed(console), trained=True)
@@ -306,7 +297,13 @@ def starting_genomes(assembly: Assembly) -> list[dict[str, Any]]:
     return [genome_of(recipe, space, assembly.fit.names) for recipe in recipes]
 
 
-def _check_room(assembly: Assembly, folder: Path) -> None:
+def check_room_for(assembly: Assembly) -> None:
+    """Check that there is room on the disk for what a search leaves.
+
+    Raises:
+        OptmergeError: If there is not.
+    """
+    folder = Path(assembly.config.study.folder) / str(assembly.config.study.name)
     # The winner's folder, the one that it replaces until it is whole, and the copy in the model registry.
     copies = 1 + (folder / BEST).exists() + (assembly.config.tracking["name"] != "none")
     check_room(folder, copies * assembly.model_bytes(), "make room, or set study.folder to another disk")

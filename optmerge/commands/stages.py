@@ -7,8 +7,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from optmerge.commands.assembly import assemble, find_plugins
 from optmerge.commands.ending import BEST
 from optmerge.config import Config, compose_config
+from optmerge.errors import UsageError
+from optmerge.models.adapter_config import ADAPTER_CONFIG
 from optmerge.recipe import RECIPE
 
 
@@ -32,8 +35,8 @@ def searched_sources(config: Config) -> dict[str, Config]:
 def standing_in(config: Config, stages: Mapping[str, Config]) -> Config:
     """The configuration with models of the same shape in the place of winners that are not there yet.
 
-    A winner has the shape, vocabulary and configuration of the source that gives its tokenizer. So all that can be
-    wrong with the last search can be found, and planned, before the first.
+    A winner has the shape of any of its sources, and, but for joined vocabularies, all else of the one that gives its
+    tokenizer. So what is wrong with the last search can be found, and planned, before the first.
 
     Args:
         config: The last search.
@@ -43,8 +46,29 @@ def standing_in(config: Config, stages: Mapping[str, Config]) -> Config:
     for alias, stage in stages.items():
         models = standing_in(stage, searched_sources(stage)).models
         like = models.tokenizer if models.tokenizer in models.sources else models.base or min(models.sources)
-        shaped.models.sources[alias] = replace(models.sources[like], search=[])
+        if models.base is not None and (Path(models.sources[like].path) / ADAPTER_CONFIG).is_file():
+            like = models.base
+        shaped.models.sources[alias] = replace(models.sources[like], search=[], over=None)
     return shaped
+
+
+def check_all(config: Config, console: Console) -> None:
+    """Check the searches that run first, and the last one, before hours are spent on any.
+
+    Raises:
+        UsageError: As `assemble` does.
+    """
+    from optmerge.commands.search import check_room_for, trained_sources
+
+    stages = searched_sources(config)
+    for alias, stage in stages.items():
+        if stage.space.path is not None:
+            raise UsageError(f"models.sources.{alias}.search: its winner is a path, and a source must be a merge")
+        check_all(stage, console)
+    plugins = find_plugins(config)
+    trained_sources(config, console)
+    assembly = assemble(standing_in(config, stages), plugins, lambda text: console.print(text, markup=False))
+    check_room_for(assembly)
 
 
 def winner_folder(stage: Config) -> Path:

@@ -1,6 +1,6 @@
 """A path that was written as an ordinary model, loaded as anyone would load it and held against the path."""
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,8 @@ class Agreement:
     """How well a folded model and its path agree.
 
     Attributes:
-        logits: The greatest difference of logits on the same tokens, in units of the greatest logit.
+        logits: The greatest difference of logits on the same tokens, in units of the greatest logit; infinite where a
+            logit is no finite number.
         texts: Prompts to which both greedily answer the same.
         prompts: Prompts in all.
         dtype: Type of the weights, as torch calls it.
@@ -67,27 +68,33 @@ def agreement(folder: Path, path: LiveCandidate, dtype: torch.dtype) -> Agreemen
 
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
 
-    def load() -> Any:
+    prompts = [torch.tensor([tokenizer(prompt)["input_ids"] or [0]]) for prompt in PROMPTS]
+
+    def answers(mounted: LiveCandidate | None) -> list[tuple[Tensor, list[int]]]:
         model: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, trust_remote_code=False, local_files_only=True
         )
-        return model.eval().requires_grad_(False)
+        model.eval().requires_grad_(False)
+        if mounted is not None:
+            LiveLayers(model, family_of(model.config.model_type).mlp_module).mount(mounted)
+        return [(_logits(model, ids), _text(model, ids)) for ids in prompts]
 
-    folded, other = load(), load()
-    LiveLayers(other, family_of(other.config.model_type).mlp_module).mount(path)
-    farthest, greatest, same = 0.0, 0.0, 0
-    for prompt in PROMPTS:
-        ids = torch.tensor([tokenizer(prompt)["input_ids"] or [0]])
-        with torch.inference_mode():
-            ours, theirs = (model(input_ids=ids).logits.float() for model in (folded, other))
-        farthest = max(farthest, float((ours - theirs).abs().max()))
-        greatest = max(greatest, float(theirs.abs().max()))
-        same += _text(folded, ids) == _text(other, ids)
-    name = str(dtype).removeprefix("torch.")
-    return Agreement(farthest / greatest if greatest else farthest, same, len(PROMPTS), name)
+    wanted, found = answers(path), answers(None)  # one model after the other: they may be large
+    farthest = max(float((ours - theirs).abs().max()) for (theirs, _), (ours, _) in zip(wanted, found, strict=True))
+    greatest = max(float(theirs.abs().max()) for theirs, _ in wanted)
+    apart = farthest / greatest if greatest else farthest
+    finite = all(bool(logits.isfinite().all()) for logits, _ in (*wanted, *found))
+    same = sum(ours == theirs for (_, theirs), (_, ours) in zip(wanted, found, strict=True))
+    return Agreement(apart if finite else math.inf, same, len(PROMPTS), str(dtype).removeprefix("torch."))
 
 
-def _text(model: Any, ids: Tensor) -> Sequence[int]:
+def _logits(model: Any, ids: Tensor) -> Tensor:
+    with torch.inference_mode():
+        logits: Tensor = model(input_ids=ids).logits.float()
+    return logits
+
+
+def _text(model: Any, ids: Tensor) -> list[int]:
     with torch.inference_mode():
         found: list[int] = model.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=_NEW_TOKENS, do_sample=False

@@ -60,10 +60,11 @@ class PathBench:
             return self.workbench.candidate(recipe)
         for alias in recipe.root.sources:
             self.workbench.check(self.source(recipe.root, alias))
+        used = {hop.source for hop in recipe.root.hops}
+        depths = {alias: depth(self.workbench.names(self.source(recipe.root, alias))) for alias in used}
         for number, hop in enumerate(recipe.root.hops):
-            layers = depth(self.workbench.names(self.source(recipe.root, hop.source)))
-            if not 0 <= hop.layer < layers:
-                raise UsageError(f"hop {number} is layer {hop.layer} of {hop.source}, which has {layers}")
+            if not 0 <= hop.layer < depths[hop.source]:
+                raise UsageError(f"hop {number} is layer {hop.layer} of {hop.source}, which has {depths[hop.source]}")
         return PathCandidate(recipe, recipe.root, self)
 
     def source(self, node: PathNode, alias: str) -> Node:

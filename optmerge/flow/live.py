@@ -2,7 +2,7 @@
 
 import copy
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -41,6 +41,8 @@ class LiveLayers:
         self._list = "layers" if hasattr(self._body, "layers") else "h"
         self._kind = type(getattr(self._body, self._list)[0])
         self._config = copy.deepcopy(model.config)
+        layers = set(getattr(self._body, self._list).modules())
+        self._configs = _configs(module for module in model.modules() if module not in layers)
         self._residents: dict[str, _Resident] = {}
         self._outside: str | None = None
 
@@ -69,15 +71,8 @@ class LiveLayers:
             used[hop.key] += 1
         _scale(copies, [hop.scale for hop in path.hops], path.scale_target)
         setattr(self._body, self._list, nn.ModuleList([copied.layer for copied in copies]))
-        self._announce([hop.layer_type for hop in path.hops])
-
-    def _announce(self, layer_types: Sequence[str | None]) -> None:
-        """Tell all that reads the configuration how many layers there are, and which mask each takes."""
-        configs = {id(config): config for module in self._model.modules() if (config := _config(module)) is not None}
-        for config in configs.values():
-            config.num_hidden_layers = len(layer_types)
-            if getattr(config, "layer_types", None) is not None:
-                config.layer_types = list(layer_types)
+        inside = [config for key in used for config in kept[key].configs]
+        _announce([hop.layer_type for hop in path.hops], [*self._configs, *inside])
 
     def _fill_outside(self, tensors: Mapping[str, Tensor]) -> None:
         prefix = next(name for name, module in self._model.named_modules() if module is self._body)
@@ -116,9 +111,14 @@ class LiveLayers:
 
 
 class _Resident:
-    """A layer, and the copies of it that share its tensors: a path may take it many times."""
+    """A layer, and the copies of it that share its tensors: a path may take it many times.
+
+    Attributes:
+        configs: The configurations that it reads.
+    """
 
     def __init__(self, layer: nn.Module, mlp_module: str) -> None:
+        self.configs = _configs(layer.modules())
         self._layer = layer
         self._mlp_module = mlp_module
         self._copies: list[_Copy] = []
@@ -176,6 +176,15 @@ def _sharing(module: nn.Module) -> nn.Module:
     return shared
 
 
-def _config(module: nn.Module) -> Any:
-    config = getattr(module, "config", None)
-    return config if hasattr(config, "num_hidden_layers") else None
+def _announce(layer_types: Sequence[str | None], configs: Iterable[Any]) -> None:
+    """Tell all that reads a configuration how many layers there are, and which mask each takes."""
+    for config in configs:
+        config.num_hidden_layers = len(layer_types)
+        if getattr(config, "layer_types", None) is not None:
+            config.layer_types = list(layer_types)
+
+
+def _configs(modules: Iterable[nn.Module]) -> list[Any]:
+    """The different configurations of models that some modules hold."""
+    held = (getattr(module, "config", None) for module in modules)
+    return list({id(config): config for config in held if hasattr(config, "num_hidden_layers")}.values())

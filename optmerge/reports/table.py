@@ -27,7 +27,7 @@ def print_result(console: Console, result: Mapping[str, Any], metric: str) -> No
     console.print(table)
     if "agreement" in winner:
         found, path = winner["agreement"], winner["path_test"]["score"]
-        held = "" if found["holds"] else "[bold]it is not the path that was searched[/bold]: "
+        held = "" if found["holds"] else "[bold]not proven to be the path that was searched[/bold]: "
         console.print(
             f"The winner's folder was loaded and held against its path: {held}{found['summary']}; the path itself "
             f"scores {path:.1%} on test.",

@@ -111,7 +111,7 @@ def open_study(database: Database, name: str) -> OpenStudy:
     version = attributes.get(SCHEMA, 1)
     if version != SCHEMA_VERSION:
         age = "an older" if version < SCHEMA_VERSION else "a newer"
-        how = {1: "its trials have no slots", 2: "it drew its genomes otherwise"}.get(version)
+        how = {1: "its trials have no slots", 2: "cmaes drew its genomes otherwise then"}.get(version)
         why = f": {how}, so what its sampler learnt cannot be replayed" if how else ""
         raise UsageError(
             f"study {name!r} was made by {age} optmerge (schema {version}, this one writes {SCHEMA_VERSION}){why}; "

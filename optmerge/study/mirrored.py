@@ -3,7 +3,7 @@
 Members come in pairs of mirror images, z and -z, and the directions of the pairs are orthogonal to each other, as many
 as there are dimensions for. Each member by itself is still normally distributed, but the generation as a whole looks
 around on all sides (Wang, Emmerich and Bäck, 2019, "Mirrored orthogonal sampling for covariance matrix adaptation
-evolution strategies").
+evolution strategies"). Of an odd number of members the last is alone, as is the partner of a genome that was given.
 """
 
 import numpy as np

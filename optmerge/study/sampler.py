@@ -92,10 +92,11 @@ class Proposer:
     def arrangement(self, workers: int) -> tuple[int, int | None]:
         """Population and lag of a study with so many workers, where the sampler's options leave them open.
 
-        A generation that waits for the one before has a genome for every worker. Where that leaves fewer than two for
-        each, it does not wait: a generation has a genome for every second worker, and so many are under way that there
-        are three genomes for two workers. Fewer would leave workers idle, more would be sampled from what is known by
-        now: measured on an ellipsoid of 12 genes with trials of uneven length (`benchmarks/workers.py`).
+        A generation that waits for the one before has a genome for every worker. Where there are fewer than two for
+        each, it does not wait: a generation has at least a genome for every second worker, and one or two more may be
+        under way, as many as there must be for three genomes or more to two workers. With fewer, workers wait; with
+        more, genomes are sampled from what was known long before. Measured on an ellipsoid of 12 genes with trials of
+        uneven length (`benchmarks/workers.py`).
         """
         if self._of_slots is None:
             return self.population, self.lag
@@ -106,7 +107,7 @@ class Proposer:
         if getattr(options, "population", 0) is None:
             population = max(population, workers if waits else math.ceil(workers / 2))
         if lag is None:
-            lag = 0 if waits else max(1, math.ceil(1.5 * workers / population) - 1)
+            lag = 0 if waits else 1 if 2 * population >= 1.5 * workers else 2
         return population, lag
 
     def genome(self, slot: Slot, ledger: Ledger) -> Mapping[str, Value] | None:

@@ -167,6 +167,7 @@ def test_the_others_search_every_kind_of_gene(database: Database, name: str) -> 
         ({"population": 6}, 12, 6, 2),
         ({"population": 6, "pipeline": 0}, 12, 6, 0),
         ({"population": 24}, 12, 24, 0),
+        ({"population": 6}, 1000, 6, 2),
     ],
 )
 def test_many_workers_have_larger_generations_unless_these_are_given(

@@ -126,7 +126,7 @@ class CmaEsSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         maximize = study.direction == StudyDirection.MAXIMIZE
-        ledger = Ledger(Plan(self.population, None if self.lag is None else self.lag, maximize))
+        ledger = Ledger(Plan(self.population, self.lag, maximize))
         while True:
             trials = study.get_trials(deepcopy=False)
             ledger.update(trials)
