@@ -33,6 +33,13 @@ def test_zoo_that_is_not_made_is_not_made(here: Path, capsys: pytest.CaptureFixt
     assert list(here.iterdir()) == []
 
 
+def test_hybrid_over_a_zoo_that_is_not_made_is_planned_whole(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--dry-run", "+experiment=demo_hybrid", f"models.folder={here / 'zoo'}"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("Nothing was started") == 2 and "paths" in printed
+    assert list(here.iterdir()) == []
+
+
 def test_default_command_leaves_no_file(here: Path) -> None:
     assert run(["--dry-run"]) == 0
     assert list(here.iterdir()) == []

@@ -1,6 +1,7 @@
 """Data-flow space from the command line: a search over paths, and one over the layers of another search's winner."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -178,6 +179,19 @@ def test_what_is_wrong_with_the_last_search_of_a_hybrid_is_found_before_the_firs
     assert_one_message(message)
     assert said in message
     assert not (tmp_path / "studies").exists()
+
+
+def test_hybrid_makes_the_zoo_first_where_it_is_not_there(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "optmerge", "+experiment=demo_hybrid", f"models.folder={tmp_path / 'zoo'}"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        making = next((line for line in process.stdout if "making" in line), None)
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+    assert making is not None
+    assert process.returncode == 1 and "Traceback" not in rest
 
 
 def test_dry_run_plans_both_searches_of_a_hybrid(

@@ -9,6 +9,8 @@ import pytest
 from optmerge.space import Gene, Value
 from optmerge.study.conditional import Conditional
 from optmerge.study.evolution import Mixed
+from optmerge.study.mirrored import deviates
+from optmerge.study.slots import Slot
 
 COUNT, POPULATION = 12, 16
 SWITCHES = [Gene(f"{i}/on", "switch") for i in range(COUNT)]
@@ -41,7 +43,11 @@ def evaluations(make: Make, seed: int, target: float, most: int = 400) -> int:
     """Evaluations until one is better than the target."""
     distribution = make()
     for generation in range(most):
-        genomes = [drawn(distribution, np.random.default_rng([seed, generation, i])) for i in range(POPULATION)]
+        slots = [Slot(generation, member) for member in range(POPULATION)]
+        genomes = [
+            distribution.sample(deviates(seed, slot, distribution.dimensions), np.random.default_rng([seed, *slot]))
+            for slot in slots
+        ]
         if min(map(loss, genomes)) < target:
             return generation * POPULATION
         distribution.tell(sorted(genomes, key=loss), distribution)  # type: ignore[arg-type]
