@@ -10,7 +10,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,18 @@ RUNS = {
 Result = Mapping[str, Any]
 
 
-def run(what: str) -> list[Result]:
-    """Search once a seed, or read what was found before."""
-    name, overrides = RUNS[what]
-    seeds = ",".join(map(str, SEEDS))
-    subprocess.run([sys.executable, "-m", "optmerge", "-m", f"study.seed={seeds}", *overrides], check=True)
+def run(name: str, overrides: Sequence[str], seeds: Sequence[int] = SEEDS) -> list[Result]:
+    """Search once a seed, or read what was found before.
+
+    Args:
+        name: The study's, with a place for the seed.
+        overrides: Settings.
+        seeds: Seeds.
+    """
+    swept = "study.seed=" + ",".join(map(str, seeds))
+    subprocess.run([sys.executable, "-m", "optmerge", "-m", swept, *overrides], check=True)
     results = []
-    for seed in SEEDS:
+    for seed in seeds:
         folder = STUDIES / name.format(seed)
         shutil.copy(folder / "result.json", OUT / f"{folder.name}.json")
         results.append(json.loads((folder / "result.json").read_text(encoding="utf-8")))
@@ -80,7 +85,7 @@ def pruning_table(racing: list[Result], none: list[Result]) -> str:
 def main() -> None:
     """Run, and print the tables."""
     OUT.mkdir(exist_ok=True)
-    racing, none, one_group = run("racing"), run("none"), run("one group")
+    racing, none, one_group = (run(*RUNS[what]) for what in ("racing", "none", "one group"))
     shutil.copy(STUDIES / RUNS["racing"][0].format(SEEDS[0]) / "report.png", OUT / "demo-seed0.png")
     print(scores_table(racing), pruning_table(racing, none), sep="\n\n")
     print("\none weight a source, 100 trials:", ", ".join(percent(result["winner"]["test"]) for result in one_group))

@@ -1,5 +1,6 @@
 """Tiny random models of every family that data-flow space knows."""
 
+import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from optmerge.flow import PathBench
@@ -16,6 +17,7 @@ from optmerge.models import Checkpoint, check_fit, weights_sha256
 from optmerge.recipe import CheckpointNode, Hop, PathNode, Recipe, node_sha256
 
 LAYERS, VOCABULARY, WINDOW = 4, 96, 6
+CHARACTERS = string.ascii_letters + string.digits + " .,?():りんごをこでいすか個日本高山は何"
 
 SMALL = {
     "vocab_size": VOCABULARY,
@@ -83,9 +85,11 @@ def make(folder: Path, model_type: str, seed: int) -> None:
             if parameter.ndim == 1:
                 parameter.add_(0.2 * torch.randn_like(parameter))
     model.save_pretrained(folder)
-    words = {f"word{i}": i for i in range(VOCABULARY)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="word0"))
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="word0", eos_token="word2").save_pretrained(folder)
+    tokens = ["<unk>", "<s>", "</s>", *CHARACTERS]
+    words = {token: number for number, token in enumerate(tokens[:VOCABULARY])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")  # a token is a character
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>").save_pretrained(folder)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,8 @@
 """Paths in the forms of other programs: the published checkpoints, folded models, and mergekit's configuration."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from flow.conftest import Pair
 from flow.test_paths import HOPS, SCALED, distance, logits, running
@@ -94,6 +96,33 @@ def test_folded_export_is_held_against_the_path(
     said = " ".join(capsys.readouterr().out.split())
     assert "6 of 6 greedy texts are the path's" in said
     assert run(["rebuild", "--check", str(tmp_path / "out" / "recipe.yaml")]) == 0
+
+
+FRESH = """
+import sys
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=False)
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1], trust_remote_code=False)
+ids = tokenizer(sys.argv[2], return_tensors="pt").input_ids
+print(tokenizer.decode(model.generate(ids, max_new_tokens=30, do_sample=False)[0]))
+assert not any(name.startswith("optmerge") for name in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(("family", "target"), [("llama", "hidden"), ("mistral", "branch"), ("gemma2", "hidden")])
+def test_folded_export_says_the_paths_words_to_a_process_that_knows_nothing_of_us(
+    pairs: Pairs, family: str, target: str, tmp_path: Path
+) -> None:
+    prompt, pair = "How many did she sell?", pairs(family)
+    recipe = saved(pair, SCALED, tmp_path / "recipe.yaml", target)
+    assert run(["export", str(recipe), str(tmp_path / "out"), "format=fold"]) == 0
+    command = [sys.executable, "-c", FRESH, str(tmp_path / "out"), prompt]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    tokenizer = AutoTokenizer.from_pretrained(pair.folders["a"])
+    ids = tokenizer(prompt, return_tensors="pt").input_ids
+    wanted = running(pair, SCALED, target).generate(ids, max_new_tokens=30, do_sample=False)[0]
+    assert len(set(wanted.tolist())) > 5
+    assert done.stdout.split() == tokenizer.decode(wanted).split()
 
 
 def test_fold_that_is_not_the_path_is_not_kept(
