@@ -6,6 +6,7 @@ path are the slots that are on, in their order (Akiba et al., 2025).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import Any
 
 from optmerge.errors import UsageError
@@ -14,8 +15,9 @@ from optmerge.space.gene import Gene, Value
 from optmerge.space.hop_scales import SCALES, HopScales, Layer, hop_scales
 
 SWITCHES = ("threshold", "switch")
+LAYOUTS = ("sources", "interleaved")
 FREE = "free"  # instead of an alias: whichever layer comes
-_LIKELY = 0.977  # probability with which the paper's first candidates take a layer of the first source's first pass
+_SURE = 0.99  # most and, from the other end, least that a slot may be likely to be on at first
 
 
 @dataclass
@@ -25,6 +27,9 @@ class PathSettings:
     Attributes:
         order: Aliases of the sources as they are laid in a row, the first source first; by default all but the base,
             the tokenizer's source first.
+        layout: `sources` lays all layers of a source after those of the one before, as in the paper; `interleaved` the
+            first layers of all, then the second, so that to exchange a layer for another source's, or to add that, is
+            to change one or two switches.
         repeats: How often the row is laid down.
         switches: Kind of the switches' genes: `threshold` is a number on [-1, 1] that is on above 0, as in the paper;
             `switch` is on or off.
@@ -33,6 +38,9 @@ class PathSettings:
         scale_target: See `optmerge.recipe.PathNode`.
         low: Least scale.
         high: Greatest scale.
+        first_pass: Probability with which the first candidates take a layer of the first source's first pass.
+        others: Probability with which they take any other slot. Where layers cannot be put just anywhere, as in small
+            or shallow models, few of the paper's first candidates, with every second slot on, are models at all.
         max_hops: A path has at most so many.
         max_layers: It has at most so many different layers.
         first: Alias of the source whose first layer is the first hop, by default the first in order; or `free`.
@@ -43,12 +51,15 @@ class PathSettings:
     """
 
     order: list[str] = field(default_factory=list)
+    layout: str = "sources"
     repeats: int = 3
     switches: str = "threshold"
     scales: str = "hop"
     scale_target: str = "hidden"
     low: float = 0.5
     high: float = 1.5
+    first_pass: float = 0.977
+    others: float = 0.5
     max_hops: int = 80
     max_layers: int | None = None
     first: str | None = None
@@ -71,12 +82,16 @@ class PathSettings:
         if self.repeats < 1:
             raise UsageError(f"space.path.repeats must be at least 1, got {self.repeats}")
         for name, value, known in (
+            ("layout", self.layout, LAYOUTS),
             ("switches", self.switches, SWITCHES),
             ("scales", self.scales, SCALES),
             ("scale_target", self.scale_target, SCALE_TARGETS),
         ):
             if value not in known:
                 raise UsageError(f"space.path.{name}={value}: unknown; known are {', '.join(known)}")
+        for name, chance in (("first_pass", self.first_pass), ("others", self.others)):
+            if not 1 - _SURE <= chance <= _SURE:
+                raise UsageError(f"space.path.{name} must be between {1 - _SURE:g} and {_SURE:g}, got {chance:g}")
         if not self.order or len(set(self.order)) < len(self.order):
             raise UsageError(f"space.path.order must name each source once, got {', '.join(self.order) or 'none'}")
         if not self.low <= self.high:
@@ -137,6 +152,8 @@ class PathSpace:
         self._tokenizer = tokenizer
         self._dtype = dtype
         self.layers = [Layer(alias, layer) for alias in settings.order for layer in range(depths[alias])]
+        if settings.layout == "interleaved":
+            self.layers.sort(key=lambda layer: layer.number)  # and by the sources' order where numbers are equal
         self.slots = [Slot(repeat, layer) for repeat in range(settings.repeats) for layer in self.layers]
         first, last = settings.alias("first"), settings.alias("last")
         self._first = self._forced(first, 0, 0)
@@ -152,12 +169,16 @@ class PathSpace:
         return {self.slots[number].name for number in (self._first, self._last) if number is not None}
 
     def _switch(self, slot: Slot) -> Gene:
-        likely = slot.repeat == 0 and slot.layer.source == self.settings.order[0]
+        is_first_pass = slot.repeat == 0 and slot.layer.source == self.settings.order[0]
+        chance = self.settings.first_pass if is_first_pass else self.settings.others
         name = f"{slot.name}/on"
         if self.settings.switches == "switch":
-            return Gene(name, "switch", initial=True if likely else None, likely=_LIKELY if likely else None)
-        # Steps of 1/3 on [-1, 1]; two of them above 0, that is on with a probability of 0.977, or at 0.
-        return Gene(name, low=-1.0, high=1.0, initial=2 / 3 if likely else 0.0, sigma=1 / 6)
+            even = chance == 0.5
+            return Gene(
+                name, "switch", initial=None if even else chance > 0.5, likely=None if even else max(chance, 1 - chance)
+            )
+        # Steps of 1/3 on [-1, 1]: so many of them above 0 that it is above 0 with that probability.
+        return Gene(name, low=-1.0, high=1.0, initial=NormalDist().inv_cdf(chance) / 3, sigma=1 / 6)
 
     def decode(self, genome: Mapping[str, Value]) -> Recipe:
         """The recipe of a genome: the same for genomes that give the same path."""

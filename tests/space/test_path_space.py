@@ -11,6 +11,8 @@ import pytest
 from optmerge.errors import UsageError
 from optmerge.recipe import CheckpointNode, Hop, PathNode, Recipe
 from optmerge.space import PathSettings, PathSpace, Value
+from optmerge.study.samplers import cmaes
+from optmerge.study.slots import Ledger, Plan, Slot
 
 A, B = CheckpointNode("a", "a" * 64), CheckpointNode("b", "b" * 64)
 
@@ -56,6 +58,27 @@ def test_the_papers_first_candidates_have_about_111_hops() -> None:
         }
         counts.append(len(hops(searched.decode(genome))))
     assert abs(sum(counts) / len(counts) - 111.3) < 2
+
+
+@pytest.mark.parametrize(("first_pass", "others"), [(0.7, 0.3), (0.5, 0.9)])
+@pytest.mark.parametrize("switches", ["threshold", "switch"])
+def test_slots_are_as_likely_at_first_as_declared(switches: str, first_pass: float, others: float) -> None:
+    searched = space(switches=switches, first_pass=first_pass, others=others, scales="none")
+    sampler = cmaes.build(cmaes.Options(population=4000), searched.genes, 0)
+    ledger = Ledger(Plan(4000))
+    genomes = [sampler.genome(Slot(0, member), ledger) for member in range(4000)]
+    for slot in searched.slots:
+        wanted = first_pass if slot.repeat == 0 and slot.layer.source == "a" else others
+        on = sum(float(genome[f"{slot.name}/on"]) > 0 for genome in genomes) / len(genomes)
+        assert on == pytest.approx(wanted, abs=0.03)
+
+
+def test_interleaved_layers_of_the_same_number_are_neighbours() -> None:
+    searched = space((3, 2), layout="interleaved", first="free", last="free", scales="none")
+    assert [slot.name for slot in searched.slots[:5]] == ["r0/a.00", "r0/b.00", "r0/a.01", "r0/b.01", "r0/a.02"]
+    swapped = searched.decode(taking(searched, "r0/a.00", "r0/b.01", "r0/a.02"))
+    assert hops(swapped) == (Hop("a", 0), Hop("b", 1), Hop("a", 2))
+    assert searched.decode(searched.genome_of(swapped)) == swapped
 
 
 def test_slots_that_are_on_are_the_hops_in_their_order() -> None:
@@ -215,6 +238,9 @@ def test_source_by_itself_takes_nothing_from_others() -> None:
         ({"switches": "maybe"}, "switches=maybe: unknown"),
         ({"scale_target": "nothing"}, "scale_target=nothing: unknown"),
         ({"order": ["a", "a"]}, "each source once"),
+        ({"layout": "random"}, "layout=random: unknown; known are sources, interleaved"),
+        ({"first_pass": 1.0}, "first_pass must be between 0.01 and 0.99, got 1"),
+        ({"others": 0.0}, "others must be between 0.01 and 0.99, got 0"),
     ],
 )
 def test_settings_that_allow_no_path_are_refused(settings: Mapping[str, Any], said: str) -> None:
