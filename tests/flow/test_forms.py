@@ -1,9 +1,11 @@
 """Paths in the forms of other programs: the published checkpoints, folded models, and mergekit's configuration."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from flow.conftest import Pair
 from flow.test_paths import HOPS, SCALED, distance, logits, running
 from optmerge.__main__ import run
-from optmerge.recipe import Hop, PathNode, load_recipe
+from optmerge.recipe import Hop, PathNode, Recipe, load_recipe
 
 Pairs = Callable[[str], Pair]
 
@@ -96,6 +98,18 @@ def test_folded_export_is_held_against_the_path(
     said = " ".join(capsys.readouterr().out.split())
     assert "6 of 6 greedy texts are the path's" in said
     assert run(["rebuild", "--check", str(tmp_path / "out" / "recipe.yaml")]) == 0
+
+
+def test_folded_export_in_bfloat16_says_how_far_rounding_takes_it(
+    pairs: Pairs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, pair = tmp_path / "recipe.yaml", pairs("llama")
+    Recipe(replace(pair.recipe(SCALED).root, dtype="bfloat16")).save(recipe)
+    assert run(["export", str(recipe), str(tmp_path / "out"), "format=fold"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    found = re.search(r"logits (\S+) of the greatest apart in bfloat16 \(at most 0.1\)", said)
+    assert found and 1e-4 < float(found[1]) < 0.1
+    assert all(t.dtype == torch.bfloat16 for t in load_file(tmp_path / "out" / "model.safetensors").values())
 
 
 FRESH = """
