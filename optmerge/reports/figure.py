@@ -6,6 +6,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from optmerge.reports.table import winner_name
+
 
 def draw_study(result: Mapping[str, Any], trials: Sequence[FrozenTrial], metric: str, path: Path) -> None:
     """Draw progress and results side by side.
@@ -24,7 +26,7 @@ def draw_study(result: Mapping[str, Any], trials: Sequence[FrozenTrial], metric:
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.6), width_ratios=(1, 1), layout="constrained")
     _draw_progress(left, trials, metric)
     _draw_results(right, result, metric)
-    figure.suptitle(f"{result['study']}: evolved merge against its sources and naive merges")
+    figure.suptitle(f"{result['study']}: {winner_name(result)} against its sources and naive merges")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
@@ -44,7 +46,7 @@ def _draw_progress(axes: Any, trials: Sequence[FrozenTrial], metric: str) -> Non
 def _draw_results(axes: Any, result: Mapping[str, Any], metric: str) -> None:
     bars = [(alias, entry["test"], "0.8") for alias, entry in result["sources"].items()]
     bars += [(name, entry["test"], "0.55") for name, entry in result["baselines"].items()]
-    bars.append(("evolved merge", result["winner"]["test"], "tab:blue"))
+    bars.append((winner_name(result), result["winner"]["test"], "tab:blue"))
     positions = range(len(bars), 0, -1)
     for position, (_, test, colour) in zip(positions, bars, strict=True):
         score = test["score"]

@@ -7,6 +7,11 @@ from rich.console import Console
 from rich.table import Table
 
 
+def winner_name(result: Mapping[str, Any]) -> str:
+    """What kind of model a search has found, for people."""
+    return "evolved path" if "path_sha256" in result["winner"] else "evolved merge"
+
+
 def print_result(console: Console, result: Mapping[str, Any], metric: str) -> None:
     """Print winner, sources and baselines with their test scores and 95% intervals."""
     table = Table(title=f"{result['study']}: {metric} on the test problems", title_justify="left")
@@ -21,7 +26,7 @@ def print_result(console: Console, result: Mapping[str, Any], metric: str) -> No
         table.add_row(label, *_cells(entry["test"]))
     table.add_section()
     winner = result["winner"]
-    table.add_row(f"[bold]evolved merge[/bold] (trial {winner['trial']})", *_cells(winner["test"]))
+    table.add_row(f"[bold]{winner_name(result)}[/bold] (trial {winner['trial']})", *_cells(winner["test"]))
     for name, entry in result.get("ablations", {}).items():
         table.add_row(f"  the same, {name}", *_cells(entry["test"]))
     console.print(table)

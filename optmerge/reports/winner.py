@@ -27,7 +27,10 @@ def draw_winner(recipe: Recipe, path: Path) -> None:
 
 def _path(node: PathNode, pyplot: Any) -> Any:
     """Hops from left to right, the layer that each takes upwards, coloured by source, the paler the smaller."""
-    figure, axes = pyplot.subplots(figsize=(max(6.0, 2 + 0.2 * len(node.hops)), 4.2), layout="constrained")
+    width = max(6.0, 2 + 0.2 * len(node.hops))
+    figure, (axes, below) = pyplot.subplots(
+        2, 1, figsize=(width, 4.8), sharex=True, height_ratios=(3, 1), layout="constrained"
+    )
     colours = pyplot.get_cmap("tab10").colors
     scales = [abs(hop.scale) for hop in node.hops]
     low, high = min(scales), max(scales)
@@ -38,14 +41,12 @@ def _path(node: PathNode, pyplot: Any) -> Any:
         strength = [1.0 if high == low else 0.25 + 0.75 * (scales[n] - low) / (high - low) for n in at]
         axes.scatter(at, [node.hops[n].layer for n in at], s=70, color=colours[order % 10], alpha=strength, zorder=2)
         axes.scatter([], [], s=70, color=colours[order % 10], label=alias)
-    axes.set(xlabel="hop", ylabel="layer of its source", title="Path: the paler a hop, the smaller its scale")
+    axes.set(ylabel="layer of its source", title="Path: the paler a hop, the smaller its scale")
     axes.legend(fontsize=9)
     # The scales as numbers below: intensity alone cannot be read off.
-    below = axes.inset_axes((0, -0.52, 1, 0.28), sharex=axes)
     below.bar(numbers, [hop.scale for hop in node.hops], color="0.5", width=0.7)
     below.axhline(1, color="0.2", linewidth=0.8)
     below.set(ylabel="scale", xlabel="hop")
-    axes.set_xlabel("")
     return figure
 
 
