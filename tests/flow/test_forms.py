@@ -123,7 +123,7 @@ assert not any(name.startswith("optmerge") for name in sys.modules)
 """
 
 
-@pytest.mark.parametrize(("family", "target"), [("llama", "hidden"), ("mistral", "branch"), ("gemma2", "hidden")])
+@pytest.mark.parametrize(("family", "target"), [("llama", "hidden"), ("mistral", "branch")])
 def test_folded_export_says_the_paths_words_to_a_process_that_knows_nothing_of_us(
     pairs: Pairs, family: str, target: str, tmp_path: Path
 ) -> None:
