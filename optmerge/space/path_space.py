@@ -108,7 +108,7 @@ class PathSettings:
         least = max(1, sum(alias != FREE for alias in (self.first, self.last)))
         for name, most in (("max_hops", self.max_hops), ("max_layers", self.max_layers)):
             if most is not None and most < least:
-                raise UsageError(f"space.path.{name}={most} allows no path: the first and last hop are {least}")
+                raise UsageError(f"space.path.{name}={most} allows no path: it must be at least {least}")
 
 
 @dataclass(frozen=True)

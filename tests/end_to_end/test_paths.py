@@ -160,7 +160,7 @@ def test_hybrid_is_rebuilt_from_the_checkpoints_alone(hybrid: Path) -> None:
     ("settings", "said"),
     [
         (["space.path.order=[evolved,nobody]"], "nobody, named by order, is no source"),
-        (["space.path.max_hops=1"], "allows no path"),
+        (["space.path.max_hops=0"], "allows no path"),
         (["sampler=tpe", "sampler.startup_trials=0"], "sampler.startup_trials"),
         (["task.validation=[]"], "task.validation"),
     ],
@@ -209,7 +209,7 @@ def test_dry_run_plans_both_searches_of_a_hybrid(
     ("settings", "said"),
     [
         (["space.path.repeats=0"], "repeats must be at least 1"),
-        (["space.path.max_hops=1"], "allows no path"),
+        (["space.path.max_hops=0"], "allows no path"),
         (["space.path.low=-1"], "includes 0"),
         (["space.path.order=[base,nobody]"], "nobody, named by order, is no source"),
         (["space.path.first=math_add"], "not in space.path.order"),
