@@ -214,7 +214,10 @@ def _search_many(overrides: list[str]) -> None:
     All combinations are checked before the first starts, so that a mistake in the last one is not found at hour
     twenty.
     """
-    from optmerge.commands.assembly import assemble, find_plugins
+    from rich.console import Console
+
+    from optmerge.commands.assembly import find_plugins
+    from optmerge.commands.stages import check_all
     from optmerge.config import compose_config
 
     configs = [compose_config(combination) for combination in _combinations(overrides)]
@@ -226,17 +229,15 @@ def _search_many(overrides: list[str]) -> None:
                 "such as 'study.name=demo-${pruner.name}-seed${study.seed}'"
             )
     for config in configs:
-        plugins = find_plugins(config)
+        find_plugins(config)
         if config.models.maker is None:  # sources that are to be made cannot be looked at yet
-            assemble(config, plugins, lambda text: None)
+            check_all(config, Console(quiet=True))
     # Hydra keeps the settings of a sweep, which may hold a password, in a folder; the studies have all that matters.
     with tempfile.TemporaryDirectory() as folder:
         _hand_to_hydra(["--multirun", f"hydra.sweep.dir={folder}", *overrides])
     if any(config.dry_run for config in configs):
         return
     import json
-
-    from rich.console import Console
 
     from optmerge.commands.ending import RESULT
     from optmerge.reports.table import print_comparison

@@ -4,15 +4,17 @@ Groups whose members are plug-ins (task, engine, sampler, pruner, tracking) are 
 group's `name` finds declares its settings in a dataclass `Options`, and `options_of` holds the group against it.
 """
 
+import contextlib
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -242,7 +244,7 @@ def compose_config(overrides: Sequence[str]) -> Config:
     """
     register()
     try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(CONF), job_name="optmerge"):
+        with _outside_of_hydra(), initialize_config_dir(version_base="1.3", config_dir=str(CONF), job_name="optmerge"):
             composed = compose("config", overrides=list(overrides), return_hydra_config=True)
             choices = dict(composed.hydra.runtime.choices)
             OmegaConf.set_struct(composed, False)
@@ -250,6 +252,20 @@ def compose_config(overrides: Sequence[str]) -> Config:
             return typed_config(composed, choices)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise UsageError(explain(error)) from error
+
+
+@contextlib.contextmanager
+def _outside_of_hydra() -> Iterator[None]:
+    """Set aside the Hydra that runs us, if one does: in a multirun, the search of a source is composed inside of it."""
+    known = GlobalHydra.instance()
+    outer = known.hydra
+    known.clear()
+    try:
+        yield
+    finally:
+        known.clear()
+        if outer is not None:
+            known.initialize(outer)
 
 
 def typed_config(composed: DictConfig, choices: Mapping[str, str]) -> Config:

@@ -11,6 +11,7 @@ import optuna
 import pytest
 
 from end_to_end.conftest import assert_one_message, on
+from end_to_end.studies import run_process
 from optmerge.__main__ import run
 from optmerge.recipe import CheckpointNode, MergeNode, PathNode, load_recipe
 
@@ -179,6 +180,14 @@ def test_what_is_wrong_with_the_last_search_of_a_hybrid_is_found_before_the_firs
     assert_one_message(message)
     assert said in message
     assert not (tmp_path / "studies").exists()
+
+
+def test_hybrids_of_several_seeds_are_one_command(zoo: Path, tmp_path: Path) -> None:
+    swept = ["study.seed=0,1", "study.name=paths-${study.seed}", "study.trials=3", "study.baselines=false"]
+    done = run_process("-m", *hybrid_search(zoo), *swept, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in ("paths-0", "paths-0-evolved", "paths-1", "paths-1-evolved"):
+        assert result(tmp_path, name)["winner"]
 
 
 def test_hybrid_makes_the_zoo_first_where_it_is_not_there(tmp_path: Path) -> None:
