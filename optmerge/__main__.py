@@ -229,9 +229,10 @@ def _search_many(overrides: list[str]) -> None:
                 "such as 'study.name=demo-${pruner.name}-seed${study.seed}'"
             )
     for config in configs:
-        find_plugins(config)
-        if config.models.maker is None:  # sources that are to be made cannot be looked at yet
+        if config.models.maker is None:
             check_all(config, Console(quiet=True))
+        else:  # sources that are to be made cannot be looked at yet
+            find_plugins(config)
     # Hydra keeps the settings of a sweep, which may hold a password, in a folder; the studies have all that matters.
     with tempfile.TemporaryDirectory() as folder:
         _hand_to_hydra(["--multirun", f"hydra.sweep.dir={folder}", *overrides])
@@ -242,7 +243,7 @@ def _search_many(overrides: list[str]) -> None:
     from optmerge.commands.ending import RESULT
     from optmerge.reports.table import print_comparison
 
-    paths = [Path(config.study.folder) / str(config.study.name) / RESULT for config in configs]
+    paths = [config.study.own_folder / RESULT for config in configs]
     print_comparison(Console(), [json.loads(path.read_text(encoding="utf-8")) for path in paths])
 
 

@@ -208,6 +208,11 @@ class StudyConfig:
     finalists: int = 5
     baselines: bool = True
 
+    @property
+    def own_folder(self) -> Path:
+        """Where the results of this study go."""
+        return Path(self.folder) / str(self.name)
+
 
 @dataclasses.dataclass
 class Config:

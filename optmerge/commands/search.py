@@ -53,7 +53,7 @@ def run_search(config: Config, console: Console) -> dict[str, Any]:
         check_all(config, console)
     stages = search_sources(config, console)
     assembly, database = _prepare(config, plugins, console)
-    folder = Path(config.study.folder) / str(config.study.name)
+    folder = config.study.own_folder
     known = _known_study(assembly, database)
     done = finished_result(config, known, folder) if known else None
     if done is not None:
@@ -99,17 +99,18 @@ def _start(assembly: Assembly, opened: OpenStudy, tracker: Tracker, folder: Path
 
 def _prepare(config: Config, plugins: Plugins, console: Console) -> tuple[Assembly, "Database"]:
     trained_sources(config, console)
-    return assemble(config, plugins, _printed(console)), open_database(config)
+    return assemble(config, plugins, printed(console)), open_database(config)
 
 
 def trained_sources(config: Config, console: Console) -> None:
     """Let the maker that the configuration names, if any, make its sources, unless they are there."""
     if config.models.maker is not None:
         open_database(config)  # a wrong URL is found out before minutes of training, not after
-        make_sources(config, _printed(console), trained=True)
+        make_sources(config, printed(console), trained=True)
 
 
-def _printed(console: Console) -> Say:
+def printed(console: Console) -> Say:
+    """What prints notices as they are."""
     return lambda text: console.print(text, highlight=False, markup=False)
 
 
@@ -303,7 +304,7 @@ def check_room_for(assembly: Assembly) -> None:
     Raises:
         OptmergeError: If there is not.
     """
-    folder = Path(assembly.config.study.folder) / str(assembly.config.study.name)
+    folder = assembly.config.study.own_folder
     # The winner's folder, the one that it replaces until it is whole, and the copy in the model registry.
     copies = 1 + (folder / BEST).exists() + (assembly.config.tracking["name"] != "none")
     check_room(folder, copies * assembly.model_bytes(), "make room, or set study.folder to another disk")

@@ -58,7 +58,7 @@ def check_all(config: Config, console: Console) -> None:
     Raises:
         UsageError: As `assemble` does.
     """
-    from optmerge.commands.search import check_room_for, trained_sources
+    from optmerge.commands.search import check_room_for, printed, trained_sources
 
     stages = searched_sources(config)
     for alias, stage in stages.items():
@@ -67,13 +67,13 @@ def check_all(config: Config, console: Console) -> None:
         check_all(stage, console)
     plugins = find_plugins(config)
     trained_sources(config, console)
-    assembly = assemble(standing_in(config, stages), plugins, lambda text: console.print(text, markup=False))
+    assembly = assemble(standing_in(config, stages), plugins, printed(console))
     check_room_for(assembly)
 
 
 def winner_folder(stage: Config) -> Path:
     """Where the winner of a search is, or will be."""
-    return (Path(stage.study.folder) / str(stage.study.name) / BEST).absolute()
+    return (stage.study.own_folder / BEST).absolute()
 
 
 def search_sources(config: Config, console: Console) -> dict[str, str]:

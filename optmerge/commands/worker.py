@@ -107,7 +107,7 @@ def _end(assembly: Assembly, opened: OpenStudy, console: Console) -> None:
     module, options = assembly.plugins.tracking
     tracker = module.build(options)
     engine, workbench = start_engine(assembly, lambda text: None)
-    folder = Path(assembly.config.study.folder) / str(assembly.config.study.name)
+    folder = assembly.config.study.own_folder
     settings: dict[str, Any] = opened.study.user_attrs[CONFIG]
     tracker.start(opened.study.study_name, opened.study.user_attrs[KEY], settings)
     finish(Run(assembly, opened, engine, workbench, tracker, folder, console))

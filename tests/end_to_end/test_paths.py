@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,23 @@ def test_hybrid_is_rebuilt_from_the_checkpoints_alone(hybrid: Path) -> None:
     assert run(["rebuild", "--check", str(hybrid / "studies" / "paths" / "best" / "recipe.yaml")]) == 0
 
 
+@pytest.fixture
+def refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[list[str], str], None]:
+    """Holds that a command is refused in one message, before anything is written."""
+
+    def refuse(overrides: list[str], said: str) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert run(overrides) == 2
+        message = capsys.readouterr().err
+        assert_one_message(message)
+        assert said in message
+        assert not (tmp_path / "studies").exists()
+
+    return refuse
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -167,19 +185,9 @@ def test_hybrid_is_rebuilt_from_the_checkpoints_alone(hybrid: Path) -> None:
     ],
 )
 def test_what_is_wrong_with_the_last_search_of_a_hybrid_is_found_before_the_first(
-    zoo: Path,
-    settings: list[str],
-    said: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    zoo: Path, settings: list[str], said: str, refused: Callable[[list[str], str], None]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert run([*hybrid_search(zoo), *settings]) == 2
-    message = capsys.readouterr().err
-    assert_one_message(message)
-    assert said in message
-    assert not (tmp_path / "studies").exists()
+    refused([*hybrid_search(zoo), *settings], said)
 
 
 def test_hybrids_of_several_seeds_are_one_command(zoo: Path, tmp_path: Path) -> None:
@@ -225,16 +233,6 @@ def test_dry_run_plans_both_searches_of_a_hybrid(
     ],
 )
 def test_paths_that_cannot_be_are_refused_before_the_start(
-    zoo: Path,
-    settings: list[str],
-    said: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    zoo: Path, settings: list[str], said: str, refused: Callable[[list[str], str], None]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert run([*path_search(zoo), *settings]) == 2
-    message = capsys.readouterr().err
-    assert_one_message(message)
-    assert said in message
-    assert not (tmp_path / "studies").exists()
+    refused([*path_search(zoo), *settings], said)
