@@ -37,13 +37,17 @@ def winners_table(paths: list[Result], hybrids: list[Result], merges: list[Resul
     for name in paths[0]["baselines"]:
         row(name, [percent(result["baselines"][name]["test"]) for result in paths])
     row("**evolved path**", [f"**{percent(result['winner']['test'])}**" for result in paths])
-    for label, results in (("its", paths), ("its", hybrids)):
-        if results is hybrids:
-            row("the demo's merge alone", [percent(merge["winner"]["test"]) for merge in merges])
-            row("**hybrid: path over it**", [f"**{percent(result['winner']['test'])}**" for result in results])
-        ablated = [result["ablations"].get("all scales 1") for result in results]
-        row(f"{label} scales all set to 1", [percent(entry["test"]) if entry else "has none" for entry in ablated])
+    row("its scales all set to 1", [ablated(result) for result in paths])
+    row("the demo's merge alone", [percent(merge["winner"]["test"]) for merge in merges])
+    row("**hybrid: path over it**", [f"**{percent(result['winner']['test'])}**" for result in hybrids])
+    row("its scales all set to 1", [ablated(result) for result in hybrids])
     return "\n".join(lines)
+
+
+def ablated(result: Result) -> str:
+    """A winner on test without its scales."""
+    entry = result["ablations"].get("all scales 1")
+    return percent(entry["test"]) if entry else "has none"
 
 
 def searches_table(found: dict[str, list[Result]]) -> str:

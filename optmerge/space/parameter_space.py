@@ -177,7 +177,7 @@ class ParameterSpace:
         Two spaces with the same genes and the same description decode alike.
         """
         content = self._plans[self._searched.method].node.content()
-        content["sources"] = {alias: node_sha256(node) for alias, node in self.ingredients.sources.items()}
+        content["sources"] = self.source_hashes()
         content["groups"] = {name: _digest(group) for name, group in self._groups.items()}
         if self._searched.choices:
             content["methods"] = {method.name: self._searched.options_of(method) for method in self._searched.methods()}
