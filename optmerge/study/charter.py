@@ -12,7 +12,7 @@ from optmerge.study.database import Database
 from optmerge.study.identity import IDENTITY, check_identity
 from optmerge.study.slots import Plan
 
-SCHEMA, SCHEMA_VERSION = "optmerge:schema", 3  # system attribute: which trials a study has, and where they keep what
+SCHEMA, SCHEMA_VERSION = "optmerge:schema", 4  # system attribute: which trials a study has, and where they keep what
 CONFIG = "config"  # user attribute: the whole configuration, but for addresses
 STARTS = "optmerge:starts"  # system attribute: genomes that it begins with
 _PLAN = "optmerge:plan"  # system attribute
@@ -111,7 +111,8 @@ def open_study(database: Database, name: str) -> OpenStudy:
     version = attributes.get(SCHEMA, 1)
     if version != SCHEMA_VERSION:
         age = "an older" if version < SCHEMA_VERSION else "a newer"
-        how = {1: "its trials have no slots", 2: "cmaes drew its genomes otherwise then"}.get(version)
+        drawn = "cmaes drew its genomes otherwise then"
+        how = {1: "its trials have no slots", 2: drawn, 3: drawn}.get(version)
         why = f": {how}, so what its sampler learnt cannot be replayed" if how else ""
         raise UsageError(
             f"study {name!r} was made by {age} optmerge (schema {version}, this one writes {SCHEMA_VERSION}){why}; "

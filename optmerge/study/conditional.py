@@ -71,6 +71,9 @@ class Conditional:
         genome |= dict(zip(self._switches, on.tolist(), strict=True))
         return {name: genome[name] for name in self._order}
 
+    def deviates_of(self, genomes: Sequence[Mapping[str, Value]]) -> None:
+        return None
+
     def tell(self, ranked: Sequence[Mapping[str, Value]], parent: Self) -> None:
         best = ranked[: len(self._weights)]
         weights = self._weights[: len(best), None]

@@ -48,6 +48,9 @@ class Distribution(Protocol):
             rng: For whatever else is drawn.
         """
 
+    def deviates_of(self, genomes: Sequence[Mapping[str, Value]]) -> Floats | None:
+        """The deviates that give some genomes, shape (genomes, dimensions); None if not all genes are numbers."""
+
     def tell(self, ranked: Sequence[Mapping[str, Value]], parent: Self) -> None:
         """Learn from the genomes of a generation, best first.
 
@@ -112,6 +115,11 @@ class Full:
         axes, lengths = cma._eigen_decomposition()
         return self._coordinates.genome(cma.mean + cma._sigma * (axes @ (lengths * (axes.T @ z))))
 
+    def deviates_of(self, genomes: Sequence[Mapping[str, Value]]) -> Floats | None:
+        axes, lengths = self._cma._eigen_decomposition()
+        z: Floats = _steps(genomes, self._coordinates, self._cma) @ axes / lengths @ axes.T
+        return z
+
     def tell(self, ranked: Sequence[Mapping[str, Value]], parent: Self) -> None:
         moved = MOVED_ALONG * (self._cma.mean - parent._cma.mean)
         self._cma.tell([(self._coordinates.vector(genome) + moved, float(rank)) for rank, genome in enumerate(ranked)])
@@ -132,9 +140,19 @@ class Separable:
         cma = self._cma
         return self._coordinates.genome(cma.mean + cma._sigma * cma._eigen_decomposition() * z)
 
+    def deviates_of(self, genomes: Sequence[Mapping[str, Value]]) -> Floats | None:
+        z: Floats = _steps(genomes, self._coordinates, self._cma) / self._cma._eigen_decomposition()
+        return z
+
     def tell(self, ranked: Sequence[Mapping[str, Value]], parent: Self) -> None:
         moved = MOVED_ALONG * (self._cma.mean - parent._cma.mean)
         self._cma.tell([(self._coordinates.vector(genome) + moved, float(rank)) for rank, genome in enumerate(ranked)])
+
+
+def _steps(genomes: Sequence[Mapping[str, Value]], coordinates: Coordinates, cma: Any) -> Floats:
+    """How far genomes are from the mean, in step sizes."""
+    steps: Floats = (np.array([coordinates.vector(genome) for genome in genomes]) - cma.mean) / cma._sigma
+    return steps
 
 
 class Mixed:
@@ -190,6 +208,9 @@ class Mixed:
             bounds = np.cumsum(cma._q[row, : len(values)])
             genome[gene.name] = values[min(int(np.searchsorted(bounds, rng.random(), side="right")), len(values) - 1)]
         return {name: genome[name] for name in self._order}
+
+    def deviates_of(self, genomes: Sequence[Mapping[str, Value]]) -> None:
+        return None
 
     def tell(self, ranked: Sequence[Mapping[str, Value]], parent: Self) -> None:
         moved = np.zeros(0)

@@ -7,7 +7,7 @@ scores of those generations alone, whoever asks and whatever came in first.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,8 @@ from optmerge.errors import UsageError
 from optmerge.space.gene import Gene, Value
 from optmerge.study.conditional import Conditional
 from optmerge.study.evolution import STEP, Coordinates, Distribution, Full, Mixed, Separable, default_population
-from optmerge.study.mirrored import deviates
+from optmerge.study.mirrored import Floats, deviates
+from optmerge.study.response_surface import best_point, trials_for
 from optmerge.study.slots import SLOT, Ledger, Plan, Slot, counted
 from optmerge.study.trial_scores import ESTIMATE
 
@@ -48,12 +49,15 @@ class Options:
         pipeline: A generation need not wait for the last trials of so many before it: it is taught by those before
             these. Workers hardly wait, at the price of more trials to the same fitness. By default 0, and more where
             there are more workers than half the genomes of a generation.
+        surrogate: The last genome of every generation is where a quadratic model of the fitness, a regression over the
+            trials so far, is highest. Of use where all genes are numbers; else nothing is done.
     """
 
     population: int | None = None
     sigma: float | None = None
     variant: str = "auto"
     pipeline: int | None = None
+    surrogate: bool = True
 
 
 class CmaEsSampler(BaseSampler):
@@ -95,8 +99,13 @@ class CmaEsSampler(BaseSampler):
             slot: A slot whose generation may begin.
             ledger: Knows the results of the generations that teach it.
         """
-        distribution = self._after(ledger.plan.taught_by(slot.generation), ledger)
-        z = deviates(self._seed, slot, distribution.dimensions)
+        lessons = ledger.plan.taught_by(slot.generation)
+        distribution = self._after(lessons, ledger)
+        z = None
+        if self._options.surrogate and slot.member == ledger.plan.population - 1:
+            z = _best_known(distribution, lessons, ledger)
+        if z is None:
+            z = deviates(self._seed, slot, distribution.dimensions)
         return distribution.sample(z, np.random.default_rng([self._seed, *slot]))
 
     def _after(self, lessons: int, ledger: Ledger) -> Distribution:
@@ -167,6 +176,20 @@ def ranked(generation: Sequence[FrozenTrial], plan: Plan) -> list[FrozenTrial]:
         return 2, 0.0
 
     return sorted(generation, key=place)
+
+
+def _best_known(distribution: Distribution, lessons: int, ledger: Ledger) -> Floats | None:
+    """The deviates of the genome that a model of what so many generations taught has for the best, if it has one."""
+    sign = 1.0 if ledger.plan.maximize else -1.0
+    known: list[tuple[Mapping[str, Value], float]] = []
+    for generation in range(lessons):
+        for trial in ledger.generation(generation):
+            value = trial.value if trial.state == TrialState.COMPLETE else trial.user_attrs.get(ESTIMATE)
+            if value is not None:
+                known.append((trial.params, sign * float(value)))
+    known = known[len(known) - trials_for(distribution.dimensions, len(known)) :]
+    points = distribution.deviates_of([genome for genome, _ in known]) if known else None
+    return None if points is None else best_point(points, np.array([value for _, value in known]))
 
 
 def _holds(trial: FrozenTrial, slot: Slot) -> bool:

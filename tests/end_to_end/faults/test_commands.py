@@ -98,14 +98,14 @@ def database(postgresql: PostgreSQL, name: str) -> tuple[str, Watch]:
 
 @pytest.fixture(scope="module")
 def crewed(slow: list[str], postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Ended:
-    """A search by three workers, one of which was killed in the middle of a trial, and then the server too.
+    """A search by two workers, one of which was killed in the middle of a trial, and then the server too.
 
     The worker that is started instead finds no server.
     """
     cwd = tmp_path_factory.mktemp("crewed")
     url, watch = database(postgresql, "crewed")
     log = cwd / "search.log"
-    search = start([*slow, "launcher=local", "launcher.workers=3", "tracking=mlflow"], cwd, log, url)
+    search = start([*slow, "launcher=local", "launcher.workers=2", "tracking=mlflow"], cwd, log, url)
     with contextlib.ExitStack() as stack:
         stack.callback(search.kill)
         wait_until(lambda: watch.finished() >= 2, "some trials", log.read_text)
@@ -144,7 +144,7 @@ def test_search_goes_on_when_a_worker_is_killed_and_the_server_restarted(crewed:
     assert account(trials_of(crewed.url, NAME), BUDGET).died == 1
 
 
-def test_search_by_three_workers_finds_what_one_finds(
+def test_search_by_two_workers_finds_what_one_finds(
     crewed: Ended, undisturbed_search: Mapping[Place, Finished], alone: Path
 ) -> None:
     crewed.check(undisturbed_search)

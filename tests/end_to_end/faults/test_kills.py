@@ -34,8 +34,8 @@ def test_killing_random_workers_loses_no_trial_and_doubles_none(url: str, founde
 
 
 def test_killing_workers_of_a_pipelined_search_changes_no_genome(url: str, founder: Founder) -> None:
-    study = founder(url, 96, lag=1)
-    study.crew.start_many(6)
+    study = founder(url, 60, lag=1)
+    study.crew.start_many(5)
     assert kill_some(study.crew, every=0.8) > 0
     study.check()
 
