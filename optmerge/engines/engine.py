@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from optmerge.recipe import Recipe
 
@@ -12,22 +12,49 @@ if TYPE_CHECKING:
     from optmerge.flow import LiveCandidate
 
 
+class Message(NamedTuple):
+    """A message of a conversation.
+
+    Attributes:
+        role: Who says it: `system`, `user` or `assistant`.
+        content: What is said.
+    """
+
+    role: str
+    content: str
+
+
 @dataclass(frozen=True)
 class Generate:
     """A request to continue a prompt, greedily.
 
     Attributes:
-        prompt: Text, as the tokenizer takes it.
+        prompt: Text, as the tokenizer takes it; or messages, which its chat template turns into text.
         max_new_tokens: Most tokens to add.
         stop: Strings at which to stop; the response ends before the first of them.
+        stop_loops: Stop a response that has begun to repeat itself (`optmerge.engines.loops`).
+    """
+
+    prompt: str | tuple[Message, ...]
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+    stop_loops: bool = False
+
+
+@dataclass(frozen=True)
+class LogLikelihood:
+    """A request for how likely a model finds some continuations of a prompt.
+
+    Attributes:
+        prompt: What comes before; it may be empty.
+        continuations: The texts, each to follow the prompt directly.
     """
 
     prompt: str
-    max_new_tokens: int
-    stop: tuple[str, ...] = ()
+    continuations: tuple[str, ...]
 
 
-Request = Generate
+Request = Generate | LogLikelihood
 
 
 @dataclass(frozen=True)
@@ -35,14 +62,18 @@ class Response:
     """What a model answered.
 
     Attributes:
-        text: Without the prompt, special tokens and stop string.
-        tokens: How many were generated.
-        finish: `stop` if the model ended by itself or by a stop string, `length` if it was cut off.
+        text: Without the prompt, special tokens and stop string. Of log-likelihoods, the likeliest continuation.
+        tokens: How many were generated, or scored.
+        finish: `stop` if the model ended by itself or by a stop string, `length` if it was cut off, `loop` if it was
+            stopped as it repeated itself.
+        log_likelihoods: Natural logarithm of the probability of each continuation after the prompt; empty for what was
+            generated.
     """
 
     text: str
     tokens: int
-    finish: Literal["stop", "length"]
+    finish: Literal["stop", "length", "loop"] = "stop"
+    log_likelihoods: tuple[float, ...] = ()
 
 
 class Candidate(Protocol):
