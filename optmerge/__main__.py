@@ -25,6 +25,8 @@ Evolve merges of fine-tuned models.
                                                   a new search that begins with the best of an old one
   python -m optmerge rebuild RECIPE OUT           write the weights that a recipe describes
   python -m optmerge rebuild --check RECIPE       prove that a recipe still gives the weights that were scored
+  python -m optmerge evaluate MODEL [split=test] [json=FILE] [OVERRIDE ...]
+                                                  score a recipe, a model folder or a hub id on a task's problems
   python -m optmerge convert MODEL OUT            make safetensors of a checkpoint that has only .bin files
   python -m optmerge import CONFIG [RECIPE]       make a recipe of a mergekit configuration; search=FILE writes an
                                                   experiment beside it that searches around the recipe. CONFIG may
@@ -39,6 +41,7 @@ Options of search:
   --cfg job            print the composed configuration
   --version            print the version
   --config-dir DIR     look for groups in DIR too, such as DIR/experiment/mine.yaml
+  --plugin FILE        a task of your own, in a Python file that is trusted and run (of evaluate and worker too)
 
 Overrides are in Hydra's grammar:
   +experiment=math_ja                             a whole run: the paper's search
@@ -52,10 +55,11 @@ Examples:
   python -m optmerge study.trials=20 study.name=short
   python -m optmerge -m study.seed=0,1,2
   python -m optmerge rebuild --check studies/demo-seed0/best/recipe.yaml
+  python -m optmerge evaluate studies/demo-seed0/best split=validation json=responses.json
 
 Exit status: 0 done, 1 failed, 2 asked wrongly; 75 of a worker that was told to leave and may be started again."""
 
-COMMANDS = ("search", "worker", "status", "stop", "fork", "rebuild", "convert", "import", "export")
+COMMANDS = ("search", "worker", "status", "stop", "fork", "rebuild", "evaluate", "convert", "import", "export")
 _HYDRA_ONLY = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--resolve", "--package", "-p")
 
 
@@ -80,7 +84,7 @@ def _leave(_: int, __: FrameType | None) -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run a command line; errors become one line and an exit status."""
     try:
-        _dispatch(list(arguments))
+        _dispatch(_with_plugins(list(arguments)))
     except OptmergeError as error:
         print(f"optmerge: {error}", file=sys.stderr)
         return error.exit_code
@@ -91,6 +95,20 @@ def run(arguments: Sequence[str]) -> int:
         print("optmerge: interrupted; run the same command again to go on", file=sys.stderr)
         return INTERRUPTED if arguments[:1] == ["worker"] else 1
     return 0
+
+
+def _with_plugins(arguments: list[str]) -> list[str]:
+    """Take `--plugin FILE` out of a command line, having run the file."""
+    arguments = [part for word in arguments for part in (word.split("=", 1) if word[:9] == "--plugin=" else [word])]
+    while "--plugin" in arguments:
+        from optmerge.registered import add_file
+
+        at = arguments.index("--plugin")
+        if at + 1 == len(arguments):
+            raise UsageError("--plugin needs a Python file")
+        add_file(Path(arguments[at + 1]))
+        del arguments[at : at + 2]
+    return arguments
 
 
 def _dispatch(arguments: list[str]) -> None:
@@ -110,6 +128,8 @@ def _dispatch(arguments: list[str]) -> None:
         _of_study(command, arguments)
     elif command == "rebuild":
         _rebuild(arguments)
+    elif command == "evaluate":
+        _evaluate(arguments)
     elif command == "import":
         _import(arguments)
     elif command == "export":
@@ -336,6 +356,20 @@ def _words(words: Sequence[str], settings: Sequence[str] = ()) -> tuple[list[str
         else:
             plain.append(word)
     return plain, sources, values
+
+
+def _evaluate(arguments: list[str]) -> None:
+    words, locations, settings = _words(_with_own_configs(arguments), ["split", "json"])
+    models = [word for word in words if "=" not in word]
+    if len(models) != 1 or models[0].startswith("-"):
+        raise UsageError("write `evaluate MODEL [split=test] [json=FILE] [task=NAME and other settings]`")
+    from rich.console import Console
+
+    from optmerge.commands.evaluate import evaluate
+
+    path = Path(settings["json"]) if "json" in settings else None
+    overrides = [word for word in words if "=" in word]
+    evaluate(models[0], settings.get("split", "test"), path, locations, overrides, Console())
 
 
 def _import(arguments: list[str]) -> None:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
@@ -30,7 +31,7 @@ from optmerge.models import (
 )
 from optmerge.models.layers import depth, layer_of
 from optmerge.recipe import RECIPE, CheckpointNode, Node, PathNode, load_recipe, node_sha256
-from optmerge.registered import find
+from optmerge.registered import find, source_sha256
 from optmerge.space import (
     By,
     Grouping,
@@ -63,6 +64,7 @@ class Plugins:
     """What a configuration names, found and with its settings checked; nothing heavy is loaded yet."""
 
     task: Task
+    task_version: Mapping[str, str]  # of a task that is not ours: the hash of its file
     engine: tuple[Any, Any]  # module and options
     sampler: Sampler
     pruner: Pruner
@@ -97,7 +99,8 @@ class Assembly:
             "sampler": {"name": self.config.sampler["name"], **dataclasses.asdict(self.plugins.sampler.options)},
             "pruner": {"name": self.config.pruner["name"], **dataclasses.asdict(self.plugins.pruner_options)},
         }
-        return identity(self.space.genes, self.space.description(), self.plugins.task.fingerprint(), search)
+        task = {**self.plugins.task.fingerprint(), **self.plugins.task_version}
+        return identity(self.space.genes, self.space.description(), task, search)
 
     def model_bytes(self) -> int:
         """Size of one merged model."""
@@ -142,7 +145,7 @@ def find_plugins(config: Config) -> Plugins:
     """Look up what the configuration names and check its settings.
 
     Raises:
-        UsageError: If a name or setting is unknown, or a value is out of its range.
+        UsageError: If a name or setting is unknown, a value is out of its range, or the engine cannot run merges.
     """
     task_module, task_options = options_of("task", config.task, "optmerge.tasks")
     sampler = Sampler(*options_of("sampler", config.sampler, "optmerge.study.samplers"))
@@ -154,10 +157,12 @@ def find_plugins(config: Config) -> Plugins:
         config.space.path.check()
     else:
         _check_merging(config, sampler)
+    _check_engine(config, engine_module)
     engine_module.pick_device(engine_options)
     launcher_module, launcher_options = options_of("launcher", config.launcher, "optmerge.study.launchers")
     return Plugins(
         task=task,
+        task_version={"plugin": sha256} if (sha256 := source_sha256(task_module)) else {},
         engine=(engine_module, engine_options),
         sampler=sampler,
         pruner=pruner_module.build(pruner_options),
@@ -165,6 +170,14 @@ def find_plugins(config: Config) -> Plugins:
         tracking=tracking,
         launcher=launcher_module.build(launcher_options),
     )
+
+
+def _check_engine(config: Config, module: ModuleType) -> None:
+    """Refuse an engine that takes no candidates: its module says so, as an engine is built only after the sources."""
+    if getattr(module, "NEEDS", "weights") == "nothing":
+        raise UsageError(
+            f"engine={config.engine['name']} answers with what is behind the server; it cannot run merges; use evaluate"
+        )
 
 
 def _check_merging(config: Config, sampler: Sampler) -> None:

@@ -67,6 +67,7 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
     asked = config.study.problems or len(task.problems("search"))
     document = as_json(result, run.study, weights_sha256, asked, seconds)
     document["ending"] = _settings(config)
+    document["task"] = {"name": config.task["name"], **task.facts, **run.assembly.plugins.task_version}
     if isinstance(result.winner.recipe.root, PathNode):
         document["winner"]["agreement"] = _agreement(run, result.winner.recipe)
     draw_study(document, trials, task.objectives[0].name, run.folder / PICTURE)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from optmerge.commands.assembly import Assembly
 from optmerge.errors import OptmergeError
+from optmerge.registered import added_files
 from optmerge.study.charter import OpenStudy
 from optmerge.study.launchers.launcher import Crew, Job
 from optmerge.tracking import Tracker
@@ -63,6 +64,7 @@ def _job(assembly: Assembly, folder: Path) -> Job:
     config = assembly.config
     settings = [f"study.folder={config.study.folder}"]
     settings += [f"storage.{name}={getattr(config.storage, name):g}" for name in ("patience", "beat", "grace")]
+    settings += [word for path in added_files() for word in ("--plugin", str(path))]
     return Job(
         str(config.study.name),
         config.storage.url,

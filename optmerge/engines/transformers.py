@@ -5,13 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from optmerge.engines.engine import Candidate, Request, Response
+from optmerge.engines.engine import Candidate, Generate, LogLikelihood, Message, Request, Response
+from optmerge.engines.loops import repeats_itself
 from optmerge.errors import OptmergeError, UsageError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from optmerge.flow import LiveCandidate, LiveLayers
 
 _TINY = 50_000_000  # parameters
+_BETWEEN_LOOKS = 16  # tokens between two looks for repetitions
 
 
 @dataclass
@@ -123,63 +127,140 @@ class TransformersEngine:
         candidate.write_into(self._state)
 
     def run(self, requests: Sequence[Request]) -> list[Response]:
-        """Answer requests, the longest prompts first so that batches are padded little."""
-        order = sorted(range(len(requests)), key=lambda i: (-len(requests[i].prompt), i))
+        """Answer requests, the longest first so that batches are padded little, and exhaust memory at once if at all.
+
+        Raises:
+            OptmergeError: If the candidate cannot answer: its logits are not numbers, or one request exhausts memory.
+        """
+        order = sorted(range(len(requests)), key=lambda i: (-_length(requests[i]), i))
         responses: dict[int, Response] = {}
         while order:
-            batch = self._alike(requests, order[: self._batch_size])
+            batch = _alike(requests, order[: self._batch_size])
             try:
-                for i, response in zip(batch, self._generate([requests[i] for i in batch]), strict=True):
+                for i, response in zip(batch, self._answer([requests[i] for i in batch]), strict=True):
                     responses[i] = response
             except RuntimeError as error:
                 if not _out_of_memory(error) or len(batch) == 1:
                     raise OptmergeError(f"generating failed: {str(error).splitlines()[0]}") from error
                 self._batch_size = len(batch) // 2
+                _free_memory()
                 continue
             order = [i for i in order if i not in responses]
         return [responses[i] for i in range(len(requests))]
 
-    def _alike(self, requests: Sequence[Request], order: Sequence[int]) -> list[int]:
-        """Those that one call can answer: same stop strings and limit as the first."""
-        first = requests[order[0]]
-        return [
-            i for i in order if (requests[i].stop, requests[i].max_new_tokens) == (first.stop, first.max_new_tokens)
-        ]
+    def _answer(self, requests: Sequence[Request]) -> list[Response]:
+        """Responses to requests that one call can answer."""
+        if isinstance(requests[0], Generate):
+            return self._generate([request for request in requests if isinstance(request, Generate)])
+        return self._compare([request for request in requests if isinstance(request, LogLikelihood)])
 
-    def _stopping(self, stop: Sequence[str]) -> dict[str, Any]:
+    def _stopping(self, request: Generate) -> dict[str, Any]:
         """What makes generation end at stop strings; they are cut from the text anyway, so this only saves time."""
         from transformers import StopStringCriteria
 
-        if not stop:
+        if not request.stop:
             return {}
         try:
-            StopStringCriteria(self._tokenizer, list(stop))
+            StopStringCriteria(self._tokenizer, list(request.stop))
         except ValueError:  # it cannot place them in a vocabulary without Latin letters
             return {}
-        return {"stop_strings": list(stop), "tokenizer": self._tokenizer}
+        return {"stop_strings": list(request.stop), "tokenizer": self._tokenizer}
 
-    def _generate(self, requests: Sequence[Request]) -> list[Response]:
+    def _text(self, prompt: str | tuple[Message, ...]) -> str:
+        """A prompt as the tokenizer takes it."""
+        if isinstance(prompt, str):
+            return prompt
+        if not self._tokenizer.chat_template:
+            raise OptmergeError("the tokenizer has no chat template; set task.chat=false, or take another's tokenizer")
+        messages = [message._asdict() for message in prompt]
+        text: str = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return text
+
+    def _generate(self, requests: Sequence[Generate]) -> list[Response]:
         import torch
 
-        stop = requests[0].stop
-        prompts = self._tokenizer([request.prompt for request in requests], return_tensors="pt", padding=True)
+        first = requests[0]
+        prompts = self._tokenizer(
+            [self._text(request.prompt) for request in requests],
+            return_tensors="pt",
+            padding=True,
+            add_special_tokens=isinstance(first.prompt, str),  # a chat template brings its own
+        )
         width = prompts["input_ids"].shape[1]
-        arguments = self._stopping(stop)
+        arguments = self._stopping(first)
+        if first.stop_loops:
+            arguments["stopping_criteria"] = [_stop_loops(width)]
         with torch.inference_mode():
             output = self._model.generate(
                 input_ids=prompts["input_ids"].to(self.device),
                 attention_mask=prompts["attention_mask"].to(self.device),
-                max_new_tokens=requests[0].max_new_tokens,
+                max_new_tokens=first.max_new_tokens,
                 do_sample=False,
                 pad_token_id=self._tokenizer.pad_token_id,
+                logits_processor=[_refuse_nan],
                 **arguments,
             )
         added = output[:, width:].tolist()
-        texts = self._tokenizer.batch_decode(added, skip_special_tokens=True)
         ends = self._model.generation_config.eos_token_id
         # Rows that stopped early are filled up with the pad token.
         ends = {*(ends if isinstance(ends, list) else [ends]), self._tokenizer.pad_token_id}
-        return [_response(text, tokens, ends, stop) for text, tokens in zip(texts, added, strict=True)]
+        return [self._response(tokens, ends, first) for tokens in added]
+
+    def _response(self, tokens: list[int], ends: set[int], request: Generate) -> Response:
+        length = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
+        # A vocabulary may be padded: rows of the output that stand for nothing say nothing.
+        known = [token for token in tokens[:length] if token < len(self._tokenizer)]
+        text = self._tokenizer.decode(known, skip_special_tokens=True)
+        cut = min((at for string in request.stop if (at := text.find(string)) >= 0), default=None)
+        if cut is not None:
+            return Response(text[:cut], length, "stop")
+        if request.stop_loops and repeats_itself(tokens[:length]):
+            return Response(text, length, "loop")
+        return Response(text, length, "stop" if length < len(tokens) else "length")
+
+    def _compare(self, requests: Sequence[LogLikelihood]) -> list[Response]:
+        """Log-likelihoods of continuations: a row each, all padded on the left, so that what is scored comes last."""
+        import torch
+
+        rows = [self._row(request.prompt, text) for request in requests for text in request.continuations]
+        width, most = max(len(tokens) for tokens, _ in rows), max(scored for _, scored in rows)
+        ids = torch.full((len(rows), width), self._tokenizer.pad_token_id)
+        mask = torch.zeros((len(rows), width), dtype=torch.long)
+        for i, (tokens, _) in enumerate(rows):
+            ids[i, width - len(tokens) :] = torch.tensor(tokens)
+            mask[i, width - len(tokens) :] = 1
+        with torch.inference_mode():
+            logits = self._model(
+                input_ids=ids.to(self.device),
+                attention_mask=mask.to(self.device),
+                position_ids=(mask.cumsum(1) - 1).clamp(min=0).to(self.device),
+                use_cache=False,
+                logits_to_keep=most + 1,
+            ).logits[:, :-1]
+            _refuse_nan(ids, logits)
+            chosen = ids[:, width - most :, None].to(self.device)
+            each = logits.float().log_softmax(-1).gather(-1, chosen)[..., 0].double().cpu()
+        found = iter(zip(each, rows, strict=True))
+        return [_comparison(request, [next(found) for _ in request.continuations]) for request in requests]
+
+    def _row(self, prompt: str, continuation: str) -> tuple[list[int], int]:
+        """Tokens of a prompt with a continuation, and how many of them, the last ones, are scored.
+
+        Both are cut into tokens together, as in generated text; white space at the prompt's end goes to the
+        continuation, whose first token usually begins with it.
+        """
+        stem = prompt.rstrip()
+        tokens: list[int] = self._tokenizer(prompt + continuation)["input_ids"]
+        before = len(self._tokenizer(stem)["input_ids"]) if stem else self._leading(tokens)
+        if not before:  # the first token follows from something
+            start = self._tokenizer.bos_token_id
+            tokens, before = [self._tokenizer.eos_token_id if start is None else start, *tokens], 1
+        return tokens, max(1, len(tokens) - before)
+
+    def _leading(self, tokens: list[int]) -> int:
+        """How many special tokens a text begins with by itself."""
+        special = set(self._tokenizer.all_special_ids)
+        return next((i for i, token in enumerate(tokens) if token not in special), len(tokens))
 
 
 def _load_model(folder: Path, dtype: Any) -> Any:
@@ -201,11 +282,58 @@ def _load_model(folder: Path, dtype: Any) -> Any:
     return model
 
 
-def _response(text: str, tokens: list[int], ends: set[int], stop: Sequence[str]) -> Response:
-    length = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
-    cut = min((at for string in stop if (at := text.find(string)) >= 0), default=None)
-    ended = cut is not None or length < len(tokens)
-    return Response(text if cut is None else text[:cut], length, "stop" if ended else "length")
+def _alike(requests: Sequence[Request], order: Sequence[int]) -> list[int]:
+    """Those that one call can answer: of the first one's kind, with its stop strings and limit."""
+
+    def kind(request: Request) -> object:
+        if isinstance(request, LogLikelihood):
+            return None
+        return request.stop, request.max_new_tokens, request.stop_loops, isinstance(request.prompt, str)
+
+    return [i for i in order if kind(requests[i]) == kind(requests[order[0]])]
+
+
+def _length(request: Request) -> int:
+    """About how long a request is."""
+    if isinstance(request, LogLikelihood):
+        return len(request.prompt) + max(len(text) for text in request.continuations)
+    return len(request.prompt if isinstance(request.prompt, str) else "".join(m.content for m in request.prompt))
+
+
+def _comparison(request: LogLikelihood, rows: Sequence[tuple["Tensor", tuple[list[int], int]]]) -> Response:
+    found = tuple(float(each[len(each) - scored :].sum()) for each, (_, scored) in rows)
+    likeliest = max(range(len(found)), key=found.__getitem__)
+    return Response(request.continuations[likeliest], sum(scored for _, (_, scored) in rows), log_likelihoods=found)
+
+
+def _refuse_nan(ids: "Tensor", logits: "Tensor") -> "Tensor":
+    """The logits, if they are numbers; a greedy choice among others would be a token without meaning."""
+    if bool(logits.isnan().any()):
+        raise OptmergeError("the merged model's logits are not numbers (NaN)")
+    return logits
+
+
+def _stop_loops(width: int) -> Any:
+    """Stops the rows of a batch that have begun to repeat themselves, looking at them now and then.
+
+    Args:
+        width: Tokens of the padded prompts.
+    """
+    import torch
+
+    def criterion(ids: "Tensor", scores: object, **_: object) -> "Tensor":
+        if (ids.shape[1] - width) % _BETWEEN_LOOKS:
+            return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+        return torch.tensor([repeats_itself(row) for row in ids[:, width:].tolist()], device=ids.device)
+
+    return criterion
+
+
+def _free_memory() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

@@ -1,17 +1,22 @@
 """Tasks: problem sets, prompts and metrics."""
 
-from optmerge.tasks.problem_files import ProblemFile, missing, read_problems
+from optmerge.tasks.data_task import DataOptions, DataTask, Scoring
+from optmerge.tasks.problem_files import NUMBERS, TEXTS, Answers, ProblemFile
 from optmerge.tasks.splits import check_disjoint
 from optmerge.tasks.task import SPLITS, Objective, Problem, Split, Task
 
 __all__ = [
+    "NUMBERS",
     "SPLITS",
+    "TEXTS",
+    "Answers",
+    "DataOptions",
+    "DataTask",
     "Objective",
     "Problem",
     "ProblemFile",
+    "Scoring",
     "Split",
     "Task",
     "check_disjoint",
-    "missing",
-    "read_problems",
 ]

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ class ProblemFile:
         revision: Branch, tag or commit of the data set on the hub.
         file: One file in the repository on the hub, to be read as a local one, instead of `config` and `split`.
         question: Name of the column with the question.
-        answer: Name of the column with the answer, a number.
+        answer: Name of the column with the answer.
         columns: Names for the columns of a csv or tsv without header.
         rows: Which rows, as a slice of Python: ":" all, "0:869" the first 869, "-200:" the last 200. Quote it in
             YAML, which takes a bare -200: for a key.
@@ -51,14 +51,55 @@ class ProblemFile:
         return f"data set {self.hub} ({', '.join(parts)})"
 
 
-def read_problems(source: ProblemFile) -> list[Problem]:
-    """The problems of a file, in its order, each question once.
+@dataclass(frozen=True)
+class Answers:
+    """How the right answer of a row is read.
+
+    Attributes:
+        read: From the cell of the answer's column, and the row, to the answer; None if it is none.
+        kind: What an answer is, for the message ("a number").
+    """
+
+    read: Callable[[object, Row], str | None]
+    kind: str
+
+
+def _texts(cell: object, row: Row) -> str | None:
+    """One text or several, a line each."""
+    texts = [" ".join(str(one).split()) for one in (cell if isinstance(cell, list) else [cell]) if one is not None]
+    return "\n".join(text for text in texts if text) or None
+
+
+NUMBERS = Answers(lambda cell, row: plain_number(cell), "a number")
+TEXTS = Answers(_texts, "a text, or a list of texts")
+
+
+def read_problems(source: ProblemFile, answers: Answers, shown: Sequence[str] = ()) -> list[Problem]:
+    """The problems of a file, in its order, each once.
 
     Args:
         source: Where they are, and which rows of them.
+        answers: How the right answer is read.
+        shown: Columns that the prompt shows beside the question: rows that differ in them are different problems.
 
     Raises:
-        UsageError: If they cannot be had, or a row has no question or no number for an answer, or no row is selected.
+        UsageError: If they cannot be had, or a row has no question or no usable answer, or no row is selected.
+    """
+    numbered = read_rows(source)
+    problems: dict[str, Problem] = {}
+    for index, row in numbered:
+        problem = _problem(source, index, row, answers, shown)
+        problems.setdefault(problem.id, problem)
+    if len(problems) < len(numbered):  # two problems of one id could not be told apart in the scores
+        log.warning("%s: %d rows repeat a question and are left out", source, len(numbered) - len(problems))
+    return list(problems.values())
+
+
+def read_rows(source: ProblemFile) -> list[tuple[int, Row]]:
+    """The selected rows of a file with their numbers.
+
+    Raises:
+        UsageError: If they cannot be had, or no row is selected, or none has the question's or the answer's column.
     """
     chosen = _slice(source.rows)
     rows = _rows(source)
@@ -68,13 +109,7 @@ def read_problems(source: ProblemFile) -> list[Problem]:
     for column in (source.question, source.answer):
         if not any(column in row for row in rows):
             raise UsageError(_unknown_column(source, column, rows))
-    problems: dict[str, Problem] = {}
-    for index, row in numbered:
-        problem = _problem(source, index, row)
-        problems.setdefault(problem.id, problem)
-    if len(problems) < len(numbered):  # two problems of one id could not be told apart in the scores
-        log.warning("%s: %d rows repeat a question and are left out", source, len(numbered) - len(problems))
-    return list(problems.values())
+    return numbered
 
 
 def missing(source: ProblemFile) -> str | None:
@@ -93,15 +128,18 @@ def missing(source: ProblemFile) -> str | None:
     return None
 
 
-def _problem(source: ProblemFile, index: int, row: Row) -> Problem:
+def _problem(source: ProblemFile, index: int, row: Row, answers: Answers, shown: Sequence[str]) -> Problem:
     question = row.get(source.question)
     if not isinstance(question, str) or not question.strip():
         raise UsageError(f"row {index} of {source} has no question in column {source.question!r}")
-    answer = plain_number(row.get(source.answer))
+    answer = answers.read(row.get(source.answer), row)
     if answer is None:
         cell = shortened(str(row.get(source.answer)))
-        raise UsageError(f"row {index} of {source}: the answer {cell!r} in column {source.answer!r} is not a number")
-    return Problem(question_id(question), question, answer)
+        raise UsageError(
+            f"row {index} of {source}: the answer {cell!r} in column {source.answer!r} is not {answers.kind}"
+        )
+    others = [str(row.get(column)) for column in shown if column != source.question]
+    return Problem(question_id("\0".join([question, *others])), question, answer, row)
 
 
 def _slice(rows: str | None) -> slice:

@@ -3,8 +3,8 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 from optmerge.engines import Request, Response
 
@@ -17,14 +17,17 @@ class Problem:
     """One problem of a task.
 
     Attributes:
-        id: Follows from the question alone, so that it is the same in every file, order and selection.
+        id: Follows from the question, and what else of the row the prompt shows, alone: it is the same in every file,
+            order and selection.
         question: The question as its file has it.
         answer: The right answer; for a number its plain digits ("70000", "-5", "0.5").
+        row: All columns of its file, for prompts and metrics that need more.
     """
 
     id: str
     question: str
     answer: str
+    row: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,11 @@ class Task(Protocol):
 
     def score(self, problem: Problem, response: Response) -> Mapping[str, float]:
         """The scores of a response by name; every objective is among the names."""
+        ...
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """What scores are made with that results should say, such as the identifier of languages; plain data."""
         ...
 
     def missing(self) -> Sequence[str]:

@@ -30,12 +30,13 @@ configs:
 SCRIPT = """
 import json, sys
 from optmerge.errors import UsageError
-from optmerge.tasks import ProblemFile, missing, read_problems
+from optmerge.tasks import NUMBERS, ProblemFile
+from optmerge.tasks.problem_files import missing, read_problems
 out = []
 for fields in json.loads(sys.argv[1]):
     source = ProblemFile(**fields)
     try:
-        read = [p.answer for p in read_problems(source)]
+        read = [p.answer for p in read_problems(source, NUMBERS)]
     except UsageError as error:
         read = str(error)
     out.append([missing(source), read])

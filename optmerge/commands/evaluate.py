@@ -1,0 +1,164 @@
+"""The evaluate command: what a recipe, a model folder or a hub id scores on a task, problem by problem."""
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from optmerge.config import Config, compose_config, options_of
+from optmerge.errors import UsageError
+from optmerge.registered import source_sha256
+from optmerge.tasks import SPLITS, Problem, Split, Task
+
+if TYPE_CHECKING:
+    from optmerge.engines import Engine, Response
+
+_AT_ONCE = 256  # problems between two looks at the progress bar
+
+
+def evaluate(
+    model: str,
+    split: str,
+    json_path: Path | None,
+    locations: Mapping[str, str],
+    overrides: Sequence[str],
+    console: Console,
+) -> None:
+    """Score a model and print what it scores, with intervals.
+
+    Args:
+        model: A recipe, a folder with a checkpoint, or a hub id; with an engine that asks a server, the model's name
+            there.
+        split: The task's split.
+        json_path: Where to write every problem's response and scores.
+        locations: For a recipe: alias to folder, for sources that are no longer where it says.
+        overrides: Settings in Hydra's grammar, of which `task` and `engine` matter.
+        console: Where to print.
+
+    Raises:
+        UsageError: If a setting, the model or the problems cannot be used.
+        OptmergeError: If the model cannot be run.
+    """
+    from optmerge.commands.search import quiet_libraries
+    from optmerge.study.interval import bootstrap
+
+    quiet_libraries()
+    name: Split | None = next((known for known in SPLITS if known == split), None)
+    if name is None:
+        raise UsageError(f"split={split}: unknown; known are {', '.join(SPLITS)}")
+    if json_path is not None and not json_path.absolute().parent.is_dir():
+        raise UsageError(f"json={json_path}: there is no folder {json_path.absolute().parent}")
+    config = compose_config(overrides)
+    module, options = options_of("task", config.task, "optmerge.tasks")
+    task: Task = module.build(options)
+    problems = task.problems(name)
+    if not problems:
+        raise UsageError(f"task.{name} is empty: there is nothing to score")
+    engine = _engine(model, config, locations, console)
+    began = time.monotonic()
+    responses = _responses(engine, task, problems, console)
+    seconds = time.monotonic() - began
+    each = [dict(task.score(problem, response)) for problem, response in zip(problems, responses, strict=True)]
+    import numpy as np
+
+    scores = {metric: bootstrap(np.array([one[metric] for one in each])) for metric in each[0]}
+    table = Table(title=f"{model}: {config.task['name']}, {name}", title_justify="left")
+    table.add_column("score")
+    table.add_column("mean", justify="right")
+    table.add_column("95% interval", justify="right")
+    shares = all(0 <= value <= 1 for one in each for value in one.values())
+    form = "{:.1%}" if shares else "{:.4f}"
+    for metric, score in scores.items():
+        table.add_row(metric, form.format(score.score), f"{form.format(score.low)} to {form.format(score.high)}")
+    console.print(table)
+    tokens = sum(response.tokens for response in responses)
+    facts = {**task.facts, **({"plugin": sha256} if (sha256 := source_sha256(module)) else {})}
+    with_what = "".join(f"; {fact}: {value}" for fact, value in facts.items())
+    console.print(
+        f"{len(problems)} problems, {tokens} tokens in {seconds:.1f} s{with_what}", highlight=False, soft_wrap=True
+    )
+    if json_path is not None:
+        document = {
+            "model": model,
+            "task": config.task,
+            "split": name,
+            "facts": facts,
+            "scores": {metric: asdict(score) for metric, score in scores.items()},
+            "problems": [
+                _record(problem, response, found)
+                for problem, response, found in zip(problems, responses, each, strict=True)
+            ],
+        }
+        _write(json_path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+        console.print(f"every problem's response and scores: {json_path}", highlight=False, soft_wrap=True)
+
+
+def _engine(model: str, config: Config, locations: Mapping[str, str], console: Console) -> "Engine":
+    """An engine that answers as the model."""
+    from optmerge.commands.rebuild import open_sources
+    from optmerge.models import resolve
+    from optmerge.recipe import load_recipe
+
+    module, options = options_of("engine", config.engine, "optmerge.engines")
+    if getattr(module, "NEEDS", "weights") == "nothing":
+        options.model = model
+        server: Engine = module.build(options, None, config.models.dtype)
+        return server
+    module.pick_device(options)
+    path = Path(model)
+    if path.suffix not in (".yaml", ".yml"):
+        folder = resolve(model, None)
+        resident: Engine = module.build(options, folder, _dtype(folder))
+        return resident
+    recipe = load_recipe(path)
+    bench, like = open_sources(recipe, locations, lambda text: console.print(text, highlight=False, soft_wrap=True))
+    engine: Engine = module.build(options, like.folder, recipe.root.dtype)
+    with console.status("merging"):
+        engine.mount(bench.final(recipe))
+    return engine
+
+
+def _dtype(folder: Path) -> str:
+    """The type of a checkpoint's weights, as its configuration has it."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return str(config.get("dtype") or config.get("torch_dtype") or "float32")
+
+
+def _responses(engine: "Engine", task: Task, problems: Sequence[Problem], console: Console) -> "list[Response]":
+    """One response a problem, with a progress bar where there are many."""
+    found: list[Response] = []
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("answering", total=len(problems))
+        for start in range(0, len(problems), _AT_ONCE):
+            some = problems[start : start + _AT_ONCE]
+            found += engine.run([task.request(problem) for problem in some])
+            progress.advance(bar, len(some))
+    return found
+
+
+def _record(problem: Problem, response: "Response", scores: Mapping[str, float]) -> dict[str, Any]:
+    """What is kept of a problem."""
+    likelihoods = {"log_likelihoods": response.log_likelihoods} if response.log_likelihoods else {}
+    return {
+        "id": problem.id,
+        "question": problem.question,
+        "answer": problem.answer,
+        "response": response.text,
+        "finish": response.finish,
+        "tokens": response.tokens,
+        **likelihoods,
+        "scores": scores,
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
