@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 from optmerge.engines import Response
+from optmerge.errors import UsageError
 from optmerge.tasks.data_task import NO_SCORE, DataOptions, DataTask, Scoring
 from optmerge.tasks.language import identifier
 from optmerge.tasks.numbers import reading
@@ -45,7 +46,10 @@ def build(options: Options) -> DataTask:
         UsageError: If an option cannot be used; names it.
     """
     last_number = reading(options.answers)
-    judge = identifier(options.language, options.language_model)
+    try:
+        judge = identifier(options.language, options.language_model)
+    except UsageError as error:
+        raise UsageError(f"task.language: {error}") from error
 
     def score(problem: Problem, response: Response) -> Mapping[str, float]:
         right = last_number(response.text) == Decimal(problem.answer)

@@ -1,6 +1,7 @@
 """MGSM, GSM8K's first 250 test problems in eleven languages (Shi et al., 2022): the last number must be right."""
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -58,13 +59,19 @@ def build(options: Options) -> DataTask:
     grouped = _GROUPED.get(options.language)
 
     def score(problem: Problem, response: Response) -> Mapping[str, float]:
-        text = response.text if grouped is None else _english_digits(response.text, grouped)
+        text = _western_digits(response.text)
+        text = text if grouped is None else _english_numbers(text, grouped)
         return {"acc": float(last_number(text) == Decimal(problem.answer))}
 
     return DataTask(options, Scoring((Objective("acc"),), NUMBERS, score))
 
 
-def _english_digits(text: str, grouped: re.Pattern[str]) -> str:
+def _western_digits(text: str) -> str:
+    """A text whose digits, of whatever script ("১৮", "๑๘", "౧౮"), are those from 0 to 9."""
+    return "".join(str(unicodedata.digit(char)) if char.isdecimal() else char for char in text)
+
+
+def _english_numbers(text: str, grouped: re.Pattern[str]) -> str:
     """A text with numbers in the English way: groups without separators, and points for decimal commas.
 
     A comma before three digits stays: models write "1,234" in any language, and no answer has three decimals.
