@@ -23,12 +23,15 @@ from optmerge.study.charter import OpenStudy, open_study
 from optmerge.tracking import Tracker
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from optuna.trial import FrozenTrial
 
     from optmerge.study.database import Database
     from optmerge.study.objective import Objective
 
 
+RESPONSES = "responses"  # folder in a study's: what trials that run have answered
 STAGES = "searched_sources"  # user attribute of a study: alias to the study whose winner the source is
 
 
@@ -205,13 +208,43 @@ class Shown:
 
 def objective_of(run: Run) -> "Objective":
     """What a trial of a search does."""
-    from optmerge.study.objective import Objective
+    from optmerge.study.objective import Objective, RememberAs
+    from optmerge.tasks.task import sha256_of
 
-    plugins = run.assembly.plugins
-    study = run.assembly.config.study
+    plugins, config = run.assembly.plugins, run.assembly.config
+    study, space = config.study, run.assembly.space
+    key = sha256_of([run.assembly.identity()["task"], config.engine, config.models.dtype])
     return Objective(
-        run.assembly.space, run.workbench, run.engine, plugins.task, plugins.pruner, study.seed, study.problems
+        space,
+        run.workbench,
+        run.engine,
+        plugins.task,
+        plugins.pruner,
+        study.seed,
+        study.problems,
+        _ease(run),
+        RememberAs(study.own_folder / RESPONSES, key, study.keep_responses),
     )
+
+
+def _ease(run: Run) -> "NDArray[np.float64] | None":
+    """How easy the search problems are, if it matters: batches are as hard as one another where there are several."""
+    from optmerge.study.ease import ease_of_problems
+
+    plugins, space = run.assembly.plugins, run.assembly.space
+    count = run.assembly.config.study.problems or len(plugins.task.problems("search"))
+    if len(plugins.pruner.batch_sizes(count)) == 1:
+        return None
+    sources = {alias: space.source(alias) for alias in sorted(space.sources)}
+    with run.console.status("scoring the sources on the search problems") as status:
+        return ease_of_problems(
+            run.opened,
+            sources,
+            run.workbench,
+            run.engine,
+            plugins.task,
+            lambda alias: status.update(f"scoring {alias} on the search problems"),
+        )
 
 
 def progress_line(assembly: Assembly, opened: OpenStudy, console: Console) -> ProgressLine:

@@ -41,6 +41,7 @@ _STUDIES = models.StudyModel.__table__
 _TRIALS = models.TrialModel.__table__
 _PARAMS = models.TrialParamModel.__table__
 _VALUES = models.TrialValueModel.__table__
+_STUDY_USER = models.StudyUserAttributeModel.__table__
 _USER = models.TrialUserAttributeModel.__table__
 _SYSTEM = models.TrialSystemAttributeModel.__table__
 _REPORTS = models.TrialIntermediateValueModel.__table__
@@ -300,6 +301,40 @@ class Database(RDBStorage):
     def set_control(self, study_id: int, **changes: Any) -> None:
         """Change some of what the workers of a study are told."""
         self.set_study_system_attr(study_id, CONTROL, self.control(study_id) | changes)
+
+    def settle(self, study_id: int, key: str, value: Any) -> Any:
+        """Give a study a user attribute unless it has it; what it has then is the same for all who ask.
+
+        Args:
+            study_id: The study.
+            key: Name of the attribute.
+            value: What it is to be if nobody was first.
+        """
+
+        def act(connection: Connection) -> Any:
+            self._lock(connection, study_id)
+            where = {"study_id": study_id, "key": key}
+            row = connection.execute(select(_STUDY_USER.c.value_json).filter_by(**where)).first()
+            if row is None:
+                connection.execute(_STUDY_USER.insert(), where | {"value_json": json.dumps(value)})
+                return value
+            return json.loads(row[0])
+
+        return self._transact(act)
+
+    def attributes(self, study_id: int, key: str) -> dict[int, Any]:
+        """A user attribute of all trials that have it, by trial number, in one query."""
+
+        def act(connection: Connection) -> dict[int, Any]:
+            rows = connection.execute(
+                select(_TRIALS.c.number, _USER.c.value_json)
+                .join(_USER, (_USER.c.trial_id == _TRIALS.c.trial_id) & (_USER.c.key == key))
+                .where(_TRIALS.c.study_id == study_id)
+                .order_by(_TRIALS.c.number)
+            ).all()
+            return {number: json.loads(value) for number, value in rows}
+
+        return self._read(act)
 
     # What Optuna's own storage does, but patiently.
 

@@ -1,14 +1,17 @@
 """Scoring a mounted candidate on problems."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optmerge.engines import Engine
+from optmerge.study.memory import Memory
 from optmerge.tasks import Problem, Task
+
+_AT_ONCE = 512  # problems that an engine is asked at once: what is answered is remembered after each
 
 
 @dataclass
@@ -33,18 +36,44 @@ class Evaluation:
 
 
 def answer(
-    engine: Engine, task: Task, problems: Sequence[Problem], positions: Sequence[int], evaluation: Evaluation
+    engine: Engine,
+    task: Task,
+    problems: Sequence[Problem],
+    positions: Sequence[int],
+    evaluation: Evaluation,
+    memory: Memory | None = None,
+    ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """Let the mounted candidate answer the problems at some positions, adding to `evaluation`."""
+    """Let a candidate answer the problems at some positions, adding to `evaluation`.
+
+    Args:
+        engine: Answers.
+        task: Asks and scores.
+        problems: All problems.
+        positions: Of those to be answered.
+        evaluation: What is added to.
+        memory: Responses that the candidate has given before; it is told of new ones.
+        ready: Called before the engine is asked: it sees to it that the candidate is mounted.
+    """
+    memory = memory or Memory(None)
+    asked = [i for i in positions if memory.get(problems[i]) is None]
+    responses = {i: known for i in positions if (known := memory.get(problems[i])) is not None}
+    for start in range(0, len(asked), _AT_ONCE):
+        ready()
+        some = asked[start : start + _AT_ONCE]
+        began = time.perf_counter()
+        found = engine.run([task.request(problems[i]) for i in some])
+        _spent(evaluation, "generate", began)
+        memory.add([problems[i] for i in some], found)
+        responses.update(zip(some, found, strict=True))
     began = time.perf_counter()
-    batch = [problems[i] for i in positions]
-    responses = engine.run([task.request(problem) for problem in batch])
-    generated = time.perf_counter()
-    for i, problem, response in zip(positions, batch, responses, strict=True):
-        _put(evaluation.scores, i, task.score(problem, response), len(problems))
-    phases = evaluation.seconds
-    phases["generate"] = phases.get("generate", 0.0) + generated - began
-    phases["score"] = phases.get("score", 0.0) + time.perf_counter() - generated
+    for i in positions:
+        _put(evaluation.scores, i, task.score(problems[i], responses[i]), len(problems))
+    _spent(evaluation, "score", began)
+
+
+def _spent(evaluation: Evaluation, phase: str, began: float) -> None:
+    evaluation.seconds[phase] = evaluation.seconds.get(phase, 0.0) + time.perf_counter() - began
 
 
 def _put(scores: dict[str, NDArray[np.float64]], i: int, values: Mapping[str, float], count: int) -> None:

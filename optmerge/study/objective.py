@@ -1,8 +1,9 @@
 """What a trial does: decode the genome, mount the candidate, score it batch by batch, stop if it is beaten."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -11,13 +12,16 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optmerge.engines import Bench, Engine
 from optmerge.errors import OptmergeError
-from optmerge.recipe import PathNode, Recipe
+from optmerge.recipe import Recipe
 from optmerge.space import SearchSpace
 from optmerge.space.gene import Value
+from optmerge.study.batches import dealt
 from optmerge.study.evaluation import Evaluation, answer
+from optmerge.study.memory import Memory
 from optmerge.study.slots import Ledger, Slot, slot_of
 from optmerge.study.trial_scores import (
     ESTIMATE,
+    ESTIMATE_ERROR,
     PROBLEMS,
     RECIPE,
     SAME_AS,
@@ -26,13 +30,15 @@ from optmerge.study.trial_scores import (
     FinishedTrial,
     encode,
     finished_trials,
+    kept,
 )
 from optmerge.study.worker import Outcome, Report, TrialFailedError
 from optmerge.tasks import Task
 
 Scores = NDArray[np.float64]
 
-_OF_THE_PATH = (RECIPE, SCORES, ESTIMATE)
+_ORDER = 1  # sets these random numbers apart from those that choose problems
+_OF_THE_RECIPE = (RECIPE, SCORES, ESTIMATE, ESTIMATE_ERROR)
 
 
 class Pruner(Protocol):
@@ -47,8 +53,8 @@ class Pruner(Protocol):
     def is_beaten(self, scores: Scores, reference: Scores, look: int) -> bool:
         """Whether a trial with these scores (higher is better, NaN where unseen) should stop after `look` batches."""
 
-    def estimate(self, scores: Scores, reference: Scores) -> float:
-        """What the fitness of a beaten trial might have been, to order the beaten by."""
+    def estimate(self, scores: Scores, reference: Scores) -> tuple[float, float]:
+        """What the fitness of a beaten trial might have been, to order the beaten by, and its standard error."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +68,14 @@ class Objective:
     pruner: Pruner
     seed: int
     sample: int | None = None  # so many problems, others in every generation
+    ease: Scores | None = None  # a number a problem, which is the higher the easier it is
+    memory: "RememberAs | None" = None
 
     def __call__(self, slot: Slot, genome: Mapping[str, Value], ledger: Ledger, report: Report) -> Outcome:
         """Score one genome on the search problems.
 
         Args:
-            slot: Its slot; the order of problems depends on it.
+            slot: Its slot; the order of problems depends on its generation.
             genome: The genome.
             ledger: Knows the closed generations; a trial races one of their members.
             report: Told how many problems were answered, and the mean score over them.
@@ -79,12 +87,13 @@ class Objective:
         sign = 1.0 if goal.direction == "maximize" else -1.0
         problems = self.task.problems("search")
         recipe = self.space.decode(genome)
-        known = self._same_path(recipe, slot, ledger)
+        known = self._same_recipe(recipe, slot, ledger)
         if known is not None:
-            taken = {name: value for name, value in known.user_attrs.items() if name in _OF_THE_PATH}
+            taken = {name: value for name, value in known.user_attrs.items() if name in _OF_THE_RECIPE}
             return Outcome(known.state, known.value, taken | {PROBLEMS: 0, SAME_AS: known.number})
-        evaluation = Evaluation()
+        evaluation, memory = Evaluation(), self.memory.of(recipe) if self.memory else Memory(None)
         left: dict[str, object] = {RECIPE: recipe.sha256}
+        mounted = False
 
         def attributes() -> dict[str, object]:
             return left | {
@@ -93,31 +102,41 @@ class Objective:
                 SECONDS: {phase: round(spent, 4) for phase, spent in evaluation.seconds.items()},
             }
 
-        reference = self._reference(slot, ledger)
-        try:
-            began = time.perf_counter()
-            self.engine.mount(self.workbench.candidate(recipe))
-            evaluation.seconds["merge"] = time.perf_counter() - began
-            for look, batch in enumerate(self._batches(len(problems), slot, recipe), start=1):
-                answer(self.engine, self.task, problems, batch, evaluation)
-                report(evaluation.seen(), evaluation.mean(goal.name))
-                scores = sign * evaluation.scores[goal.name]
-                if reference is not None and self.pruner.is_beaten(scores, reference, look):
-                    left[ESTIMATE] = sign * self.pruner.estimate(scores, reference)
-                    return Outcome(TrialState.PRUNED, None, attributes())
-        except OptmergeError as error:
-            raise TrialFailedError(str(error), attributes()) from error
-        return Outcome(TrialState.COMPLETE, evaluation.mean(goal.name), attributes())
+        def ready() -> None:
+            nonlocal mounted
+            if not mounted:
+                began = time.perf_counter()
+                self.engine.mount(self.workbench.candidate(recipe))
+                evaluation.seconds["merge"] = time.perf_counter() - began
+                mounted = True
 
-    def _same_path(self, recipe: Recipe, slot: Slot, ledger: Ledger) -> FrozenTrial | None:
-        """A trial that has answered for the same path: different genomes may decode to one.
+        reference = self._reference(slot, ledger)
+        outcome = None
+        try:
+            for look, batch in enumerate(self._batches(len(problems), slot), start=1):
+                answer(self.engine, self.task, problems, batch, evaluation, memory, ready)
+                report(evaluation.seen(), evaluation.mean(goal.name))
+                if reference is None:
+                    continue
+                scores = sign * kept(evaluation.scores[goal.name])
+                if self.pruner.is_beaten(scores, reference, look):
+                    estimate, error = self.pruner.estimate(scores, reference)
+                    left |= {ESTIMATE: sign * estimate, ESTIMATE_ERROR: error}
+                    outcome = Outcome(TrialState.PRUNED, None, attributes())
+                    break
+        except OptmergeError as error:
+            memory.end(None)
+            raise TrialFailedError(str(error), attributes()) from error
+        memory.end(f"{slot.generation}-{slot.member}.jsonl" if self.memory and self.memory.keep else None)
+        return outcome or Outcome(TrialState.COMPLETE, evaluation.mean(goal.name), attributes())
+
+    def _same_recipe(self, recipe: Recipe, slot: Slot, ledger: Ledger) -> FrozenTrial | None:
+        """A trial that has answered for the same recipe: different genomes may decode to one.
 
         Whether others have come so far already must not matter, so only two kinds are looked at: what ran to the end
-        in a closed generation, and what has ended in this one, where the same path meets the same problems in the same
-        order and the same rival.
+        in a closed generation, and what has ended in this one, where the same recipe meets the same problems in the
+        same order and the same rival.
         """
-        if not isinstance(recipe.root, PathNode):
-            return None
         closed = self._last_closed(slot, ledger)
         for trial in ledger.finished():
             generation = slot_of(trial).generation
@@ -141,16 +160,29 @@ class Objective:
         chosen = self.pruner.reference(survivors, ledger.plan.population)
         return chosen.scores() if chosen else None
 
-    def _batches(self, count: int, slot: Slot, recipe: Recipe) -> Iterator[list[int]]:
-        """Positions of problems, in an order of this slot's or path's own: a fixed first batch would be overfitted."""
+    def _batches(self, count: int, slot: Slot) -> list[list[int]]:
+        """Positions of problems, in the order of the slot's generation."""
         asked = np.arange(count)
         if self.sample is not None:
             asked = np.random.default_rng([self.seed, slot.generation]).permutation(count)[: self.sample]
-        own = [slot.member]
-        if isinstance(recipe.root, PathNode):
-            own = [int(recipe.sha256[:16], 16)]
-        order = np.random.default_rng([self.seed, slot.generation, *own]).permutation(asked).tolist()
-        start = 0
-        for size in self.pruner.batch_sizes(len(order)):
-            yield order[start : start + size]
-            start += size
+        sizes = self.pruner.batch_sizes(len(asked))
+        return dealt(asked, self.ease, sizes, np.random.default_rng([self.seed, slot.generation, _ORDER]))
+
+
+@dataclass(frozen=True)
+class RememberAs:
+    """Where responses lie while a trial runs, and afterwards.
+
+    Attributes:
+        folder: A folder of the study's.
+        key: What responses depend on beside the recipe: task and engine.
+        keep: Keep them when the trial has ended.
+    """
+
+    folder: Path
+    key: str
+    keep: bool = False
+
+    def of(self, recipe: Recipe) -> Memory:
+        """What the candidate of a recipe has answered."""
+        return Memory(self.folder / f".{recipe.sha256[:24]}-{self.key[:12]}.jsonl")

@@ -46,6 +46,7 @@ class Scoring:
         facts: What else decides scores, by name; plain data.
         columns: Columns beside question and answer that make a problem what it is.
         request: What is asked, from the problem and its prompt, where it is not to write a response.
+        ease: The score that tells easy problems from hard ones, if it is not the first objective.
         fields: What else a template may show, from the row.
     """
 
@@ -55,6 +56,7 @@ class Scoring:
     facts: Mapping[str, object] = field(default_factory=dict)
     columns: Sequence[str] = ()
     request: Callable[[Problem, str], Request] | None = None
+    ease: str | None = None
     fields: Callable[[Row], Mapping[str, str]] = lambda row: {}
 
 
@@ -82,6 +84,11 @@ class DataTask:
     @property
     def objectives(self) -> Sequence[Objective]:
         return self._scoring.objectives
+
+    @property
+    def ease(self) -> str:
+        """The score that tells easy problems from hard ones."""
+        return self._scoring.ease or self.objectives[0].name
 
     @property
     def facts(self) -> Mapping[str, object]:

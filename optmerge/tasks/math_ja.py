@@ -55,4 +55,4 @@ def build(options: Options) -> DataTask:
         right = last_number(response.text) == Decimal(problem.answer)
         return {"acc": float(right), "acc_ja": float(right and judge.is_japanese(response.text))}
 
-    return DataTask(options, Scoring((Objective("acc_ja"),), NUMBERS, score, {"language": judge.name}))
+    return DataTask(options, Scoring((Objective("acc_ja"),), NUMBERS, score, {"language": judge.name}, ease="acc"))

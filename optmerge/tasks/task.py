@@ -57,6 +57,11 @@ class Task(Protocol):
         ...
 
     @property
+    def ease(self) -> str:
+        """The score that tells easy problems from hard ones, such as the number alone where a language is asked too."""
+        ...
+
+    @property
     def facts(self) -> Mapping[str, object]:
         """What scores are made with that results should say, such as the identifier of languages; plain data."""
         ...

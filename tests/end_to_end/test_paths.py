@@ -111,10 +111,10 @@ def test_paths_without_scales_are_evaluated_once(zoo: Path, tmp_path: Path) -> N
     searched([*path_search(zoo), *few, "study.baselines=false"], tmp_path)
     trials = optuna.load_study(study_name="paths", storage=f"sqlite:///{tmp_path}/studies/studies.db").trials
     answered = [trial.user_attrs["recipe_sha256"] for trial in trials if trial.user_attrs["problems"]]
-    again = [trial for trial in trials if "same_path_as" in trial.user_attrs]
+    again = [trial for trial in trials if "same_recipe_as" in trial.user_attrs]
     assert again
     for trial in again:
-        first = trials[trial.user_attrs["same_path_as"]]
+        first = trials[trial.user_attrs["same_recipe_as"]]
         assert (trial.state, trial.value) == (first.state, first.value)
         assert trial.user_attrs["recipe_sha256"] == first.user_attrs["recipe_sha256"]
     complete = [

@@ -68,7 +68,7 @@ def test_every_trial_keeps_its_genome(search: Search) -> None:
 
 
 def test_every_trial_keeps_its_score_of_every_problem(search: Search) -> None:
-    found = score_matrix(search.trials(), "acc_ja")
+    found = score_matrix(search.scores(), "acc_ja")
     assert {number: (len(scores), float(scores.mean())) for number, scores in found.items()} == {
         trial.number: (PROBLEMS, trial.value) for trial in search.trials()
     }

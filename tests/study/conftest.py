@@ -21,7 +21,7 @@ import torch
 
 from optmerge.commands.assembly import Assembly, assemble, find_plugins
 from optmerge.config import compose_config
-from optmerge.engines import Candidate, Request, Response
+from optmerge.engines import Candidate, Generate, Request, Response
 from optmerge.merge import Workbench
 from optmerge.study.database import Database
 from optmerge.study.objective import Objective
@@ -46,7 +46,8 @@ class Scale:
         self.size = sum(float(tensor.square().sum()) for _, tensor in candidate.tensors()) ** 0.5
 
     def run(self, requests: Sequence[Request]) -> list[Response]:
-        return [Response(f"{self.size} {request.prompt}", 1, "stop") for request in requests]
+        asked = [request for request in requests if isinstance(request, Generate)]
+        return [Response(f"{self.size} {request.prompt}", 1, "stop") for request in asked]
 
 
 @dataclass
@@ -60,11 +61,19 @@ class Target:
         return [Problem(str(i), str(size), str(size)) for i, size in enumerate(self.sizes)]
 
     def request(self, problem: Problem) -> Request:
-        return Request(problem.question, 1)
+        return Generate(problem.question, 1)
 
     def score(self, problem: Problem, response: Response) -> Mapping[str, float]:
         size, wanted = map(float, response.text.split())
         return {"near": 1 / (1 + abs(size - wanted))}
+
+    @property
+    def ease(self) -> str:
+        return "near"
+
+    @property
+    def facts(self) -> dict[str, object]:
+        return {}
 
     def missing(self) -> list[str]:
         return []

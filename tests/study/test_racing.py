@@ -148,19 +148,34 @@ def test_estimate_of_a_trial_like_the_reference_follows_the_reference() -> None:
     seen = ~np.isnan(scores)
     spread = ((reference[seen] - reference[seen].mean()) ** 2).sum()
     expected = 0.8 + spread / (spread + 1) * (0.6 - 0.8)
-    assert pruner().estimate(scores, reference) == pytest.approx(expected)
-    assert abs(pruner().estimate(scores, reference) - 0.6) < 0.03 < abs(np.nanmean(scores) - 0.6)
+    assert pruner().estimate(scores, reference)[0] == pytest.approx(expected)
+    assert abs(pruner().estimate(scores, reference)[0] - 0.6) < 0.03 < abs(np.nanmean(scores) - 0.6)
 
 
 def test_estimate_of_a_trial_unlike_the_reference_is_its_mean() -> None:
     reference = right_on(0.6)
     scores = beginning(1 - reference, 80)  # it fails where the reference does not: the slope is kept at 0
-    assert pruner().estimate(scores, reference) == pytest.approx(float(np.nanmean(scores)))
+    assert pruner().estimate(scores, reference)[0] == pytest.approx(float(np.nanmean(scores)))
 
 
 def test_estimate_where_the_reference_says_nothing_is_the_mean() -> None:
     scores = beginning(right_on(0.4), 40)
-    assert pruner().estimate(scores, np.ones(200)) == pytest.approx(float(np.nanmean(scores)))
+    assert pruner().estimate(scores, np.ones(200))[0] == pytest.approx(float(np.nanmean(scores)))
+
+
+def test_the_standard_error_is_that_of_many_repetitions() -> None:
+    """Of a trial that was not stopped for its scores: half of its problems were drawn, again and again."""
+    random = np.random.default_rng(3)
+    reference = right_on(0.6)
+    whole = np.where(random.random(200) < 0.3, 1 - reference, reference)
+    found = []
+    for _ in range(400):
+        seen = whole.copy()
+        seen[random.permutation(200)[:100]] = np.nan
+        found.append(pruner().estimate(seen, reference))
+    estimates, errors = np.array(found).T
+    assert estimates.mean() == pytest.approx(whole.mean(), abs=0.01)
+    assert np.median(errors) == pytest.approx(estimates.std(), rel=0.15)
 
 
 def test_estimates_are_nearer_to_the_truth_than_partial_means() -> None:
@@ -172,7 +187,7 @@ def test_estimates_are_nearer_to_the_truth_than_partial_means() -> None:
         reference, scores = ((random.random(200) < difficulty**4).astype(float) for _ in range(2))
         seen = beginning(scores, 40)
         errors[i] = (
-            pruner().estimate(seen, reference) - scores.mean(),
+            pruner().estimate(seen, reference)[0] - scores.mean(),
             float(np.nanmean(seen)) - scores.mean(),
         )
     estimated, partial = np.sqrt((errors**2).mean(axis=0))

@@ -63,7 +63,7 @@ def test_a_trial_leaves_everything_behind(database: Database, objective: Objecti
     scores = decode(facts[SCORES]["near"])
     assert facts[RECIPE] == objective.space.decode(trial.params).sha256
     assert facts[PROBLEMS] == len(scores) == 3
-    assert trial.value == pytest.approx(scores.mean())
+    assert trial.value == pytest.approx(scores.mean(), rel=1e-3)  # scores are kept in 16 bits
     assert set(facts[SECONDS]) == {"merge", "generate", "score"}
     assert trial.intermediate_values == {3: pytest.approx(trial.value)}
 
@@ -73,7 +73,7 @@ def test_scores_are_those_of_the_candidate(database: Database, objective: Object
     candidate = objective.workbench.candidate(objective.space.decode(trial.params))
     size = sum(float(tensor.square().sum()) for _, tensor in candidate.tensors()) ** 0.5
     expected = [1 / (1 + abs(size - wanted)) for wanted in (10.0, 12.0, 14.0)]
-    np.testing.assert_allclose(decode(trial.user_attrs[SCORES]["near"]), expected)
+    np.testing.assert_allclose(decode(trial.user_attrs[SCORES]["near"]), expected, rtol=1e-3)
 
 
 def test_genes_reach_the_recipe(database: Database, objective: Objective) -> None:
@@ -81,20 +81,19 @@ def test_genes_reach_the_recipe(database: Database, objective: Objective) -> Non
     assert trial.params == {gene.name: gene.start() for gene in objective.space.genes}
 
 
-def test_problems_come_in_an_order_of_the_slots_own(objective: Objective) -> None:
+def test_problems_come_in_an_order_of_the_generations_own(objective: Objective) -> None:
     slots = [Slot(generation, member) for generation in range(2) for member in range(3)]
-    recipe = objective.space.source("ja")
-    orders = {tuple(i for batch in objective._batches(30, slot, recipe) for i in batch) for slot in slots}
-    assert len(orders) == 6 and all(sorted(order) == list(range(30)) for order in orders)
-    again = [i for batch in objective._batches(30, slots[4], recipe) for i in batch]
-    assert tuple(again) in orders
+    orders = [tuple(i for batch in objective._batches(30, slot) for i in batch) for slot in slots]
+    assert all(sorted(order) == list(range(30)) for order in orders)
+    assert len(set(orders[:3])) == len(set(orders[3:])) == 1
+    assert orders[0] != orders[3]
 
 
 def test_a_generation_answers_problems_of_its_own_where_there_are_many(objective: Objective) -> None:
-    few, recipe = replace(objective, sample=5), objective.space.source("ja")
+    few = replace(objective, sample=5)
 
     def asked(slot: Slot) -> frozenset[int]:
-        return frozenset(i for batch in few._batches(30, slot, recipe) for i in batch)
+        return frozenset(i for batch in few._batches(30, slot) for i in batch)
 
     found = [{asked(Slot(generation, member)) for member in range(4)} for generation in range(3)]
     assert [len(of_one) for of_one in found] == [1, 1, 1]
@@ -328,8 +327,8 @@ class BeatsAfterOne:
     def is_beaten(self, scores: Any, reference: Any, look: int) -> bool:
         return True
 
-    def estimate(self, scores: Any, reference: Any) -> float:
-        return float(np.nanmean(scores)) - 1.0
+    def estimate(self, scores: Any, reference: Any) -> tuple[float, float]:
+        return float(np.nanmean(scores)) - 1.0, 0.25
 
 
 def test_a_beaten_trial_is_pruned_and_keeps_what_it_saw(database: Database, objective: Objective) -> None:
@@ -361,7 +360,7 @@ class Watching:
             self.raced.append(reference.tolist())
         return False
 
-    def estimate(self, scores: Any, reference: Any) -> float:
+    def estimate(self, scores: Any, reference: Any) -> tuple[float, float]:
         raise AssertionError
 
 
@@ -412,7 +411,6 @@ def test_workers_share_a_study_and_run_each_slot_once(url: str, name: str) -> No
     assert states(trials) == ["COMPLETE"] * 24
     assert sorted(map(slot_of, trials)) == [plan.slot(position) for position in range(24)]
     assert [trial.number for trial in trials] == list(range(24))
-    assert len({str(trial.params) for trial in trials}) == 24
 
 
 def test_the_late_result_of_a_worker_that_was_not_heard_of_does_not_count(file_url: str) -> None:

@@ -26,8 +26,9 @@ class NoPruner:
     def is_beaten(self, scores: NDArray[np.float64], reference: NDArray[np.float64], look: int) -> bool:
         return False
 
-    def estimate(self, scores: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
-        return float(np.nanmean(scores))
+    def estimate(self, scores: NDArray[np.float64], reference: NDArray[np.float64]) -> tuple[float, float]:
+        seen = scores[~np.isnan(scores)]
+        return float(seen.mean()), float(seen.std(ddof=1) / len(seen) ** 0.5)
 
 
 def build(options: Options) -> NoPruner:

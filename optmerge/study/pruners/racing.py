@@ -78,18 +78,23 @@ class RacingPruner:
         seen = ~np.isnan(scores)
         return paired_p_value(scores[seen], reference[seen]) < self._options.level / self._looks
 
-    def estimate(self, scores: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
-        """The mean over all problems that is likely after those seen.
+    def estimate(self, scores: NDArray[np.float64], reference: NDArray[np.float64]) -> tuple[float, float]:
+        """The mean over all problems that is likely after those seen, and its standard error.
 
         A control variate: `mean_seen(x) + beta (mean(y) - mean_seen(y))`, in which beta, the slope of the scores x on
-        the reference's y, is shrunk as if a problem had been seen that shows none, and kept within [0, 1]. It is biased
-        low after a trial was stopped, and only orders the beaten.
+        the reference's y, is shrunk as if a problem had been seen that shows none, and kept within [0, 1]. The error is
+        that of the mean of what the slope leaves, of so many problems out of all. It is biased low after a trial was
+        stopped, and only orders the beaten.
         """
         seen = ~np.isnan(scores)
         x, y = scores[seen], reference[seen]
         spread = float(((y - y.mean()) ** 2).sum())
-        slope = float(((x - x.mean()) * (y - y.mean())).sum()) / (spread + 1.0)
-        return float(x.mean() + min(1.0, max(0.0, slope)) * (reference.mean() - y.mean()))
+        slope = min(1.0, max(0.0, float(((x - x.mean()) * (y - y.mean())).sum()) / (spread + 1.0)))
+        left = x - slope * y
+        unseen = 1 - len(x) / len(scores)
+        variance = float(((left - left.mean()) ** 2).sum()) / max(1, len(x) - 1)
+        error = (variance / len(x) * unseen) ** 0.5
+        return float(x.mean() + slope * (reference.mean() - y.mean())), error
 
 
 def paired_p_value(candidate: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
