@@ -189,7 +189,7 @@ class StudyConfig:
         problems: How many search problems a trial answers, others in every generation; all by default.
         folder: Where databases and results go.
         selection: Whether the winner is chosen on validation, or is the best trial (`paper`).
-        finalists: How many of the best trials are scored on validation.
+        finalists: How many of the best trials race on validation.
         baselines: Whether naive merges are scored too.
         keep_responses: Whether the responses of all trials are kept in the study's folder.
         warm_start: Recipe files to begin with.
@@ -206,7 +206,7 @@ class StudyConfig:
     max_retries: int = 3
     folder: str = "studies"
     selection: str = "validation"
-    finalists: int = 5
+    finalists: int = 8
     baselines: bool = True
     keep_responses: bool = False
 
@@ -424,7 +424,7 @@ def options_of(group: str, settings: Mapping[str, Any], package: str) -> tuple[M
     Raises:
         UsageError: If the name is unknown, or a setting is not one of its options or of another type.
     """
-    if "name" not in settings:
+    if settings.get("name") is None:
         raise UsageError(f"{group}.name is missing: it says which one of {package} is meant")
     module = find(package, str(settings["name"]), group)
     given = {key: value for key, value in settings.items() if key != "name"}

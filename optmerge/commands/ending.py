@@ -67,10 +67,11 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
     asked = config.study.problems or len(task.problems("search"))
     document = as_json(result, run.study, weights_sha256, asked, seconds)
     document["ending"] = _settings(config)
+    document["objective"] = asdict(task.objectives[0])
     document["task"] = {"name": config.task["name"], **task.facts, **run.assembly.plugins.task_version}
     if isinstance(result.winner.recipe.root, PathNode):
         document["winner"]["agreement"] = _agreement(run, result.winner.recipe)
-    draw_study(document, trials, task.objectives[0].name, run.folder / PICTURE)
+    draw_study(document, trials, run.folder / PICTURE)
     draw_winner(result.winner.recipe, run.folder / WINNER)
     registered = run.tracker.finish(document, run.folder / BEST)
     # Written last: a study with a result is one that has nothing left to do.

@@ -260,7 +260,7 @@ def progress_line(assembly: Assembly, opened: OpenStudy, console: Console) -> Pr
     console.print(f"Study {config.study.name}{resuming}: {beginning}.", highlight=False)
     for text in dashboards(assembly):
         console.print(text, highlight=False, markup=False, soft_wrap=True)
-    return ProgressLine(console, config.study.trials, earlier, opened.plan.maximize)
+    return ProgressLine(console, config.study.trials, earlier, plugins.task.objectives[0])
 
 
 def quiet_libraries() -> None:

@@ -20,7 +20,7 @@ def report(
     """Print the table of results and where everything is."""
     from optmerge.reports.table import print_result
 
-    print_result(console, result, assembly.plugins.task.objectives[0].name)
+    print_result(console, result)
     for text in _whereabouts(assembly, folder, registered):
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 

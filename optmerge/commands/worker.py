@@ -93,7 +93,7 @@ def run_worker(overrides: Sequence[str], console: Console) -> None:
     try:
         for trial in work(opened.study, opened.database, opened.plan, proposer, objective_of(run)):
             done += 1
-            value = "" if trial.value is None else f" {trial.value:.1%}"
+            value = "" if trial.value is None else f" {assembly.plugins.task.objectives[0].shown(trial.value)}"
             say(f"trial {trial.number} {trial.state.name.lower()}{value}")
     except StoppedError as stopped:
         say(str(stopped))

@@ -7,6 +7,8 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from optmerge.tasks import Objective
+
 _SECONDS_BETWEEN_LINES = 15.0  # where the output is no terminal
 
 
@@ -17,13 +19,13 @@ class ProgressLine:
         console: Where to print.
         budget: Trials of the whole search.
         earlier: Trials that were finished before.
-        maximize: Whether higher fitness is better.
+        goal: What is searched for.
     """
 
-    def __init__(self, console: Console, budget: int, earlier: list[FrozenTrial], maximize: bool) -> None:
+    def __init__(self, console: Console, budget: int, earlier: list[FrozenTrial], goal: Objective) -> None:
         self._console = console
         self._budget = budget
-        self._better = max if maximize else min
+        self._goal = goal
         self._done = 0
         self._pruned = 0
         self._best: float | None = None
@@ -60,10 +62,11 @@ class ProgressLine:
         self._done += trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         self._pruned += trial.state == TrialState.PRUNED
         if trial.state == TrialState.COMPLETE and trial.value is not None:
-            self._best = trial.value if self._best is None else self._better(self._best, trial.value)
+            better = max if self._goal.direction == "maximize" else min
+            self._best = trial.value if self._best is None else better(self._best, trial.value)
 
     def _text(self) -> str:
-        best = "none yet" if self._best is None else f"{self._best:.1%}"
+        best = "none yet" if self._best is None else self._goal.shown(self._best)
         share = self._pruned / self._done if self._done else 0.0
         return f"trial {self._done}/{self._budget}, best so far {best}, pruned {share:.0%}"
 

@@ -6,43 +6,52 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from optmerge.tasks import Objective
+
 
 def winner_name(result: Mapping[str, Any]) -> str:
     """What kind of model a search has found, for people."""
     return "evolved path" if "path_sha256" in result["winner"] else "evolved merge"
 
 
-def print_result(console: Console, result: Mapping[str, Any], metric: str) -> None:
+def goal_of(result: Mapping[str, Any]) -> Objective:
+    """What a search was for."""
+    return Objective(**result["objective"])
+
+
+def print_result(console: Console, result: Mapping[str, Any]) -> None:
     """Print winner, sources and baselines with their test scores and 95% intervals."""
-    table = Table(title=f"{result['study']}: {metric} on the test problems", title_justify="left")
+    goal = goal_of(result)
+    table = Table(title=f"{result['study']}: {goal.name} on the test problems", title_justify="left")
     table.add_column("model")
     table.add_column("score", justify="right")
     table.add_column("95% interval", justify="right")
     for alias, entry in result["sources"].items():
-        table.add_row(f"source {alias}", *_cells(entry["test"]))
+        table.add_row(f"source {alias}", *_cells(entry["test"], goal))
     table.add_section()
     for name, entry in result["baselines"].items():
         label = f"{name} ({entry['setting']})" if entry["setting"] else name
-        table.add_row(label, *_cells(entry["test"]))
+        table.add_row(label, *_cells(entry["test"], goal))
     table.add_section()
     winner = result["winner"]
-    table.add_row(f"[bold]{winner_name(result)}[/bold] (trial {winner['trial']})", *_cells(winner["test"]))
+    table.add_row(f"[bold]{winner_name(result)}[/bold] (trial {winner['trial']})", *_cells(winner["test"], goal))
     for name, entry in result.get("ablations", {}).items():
-        table.add_row(f"  the same, {name}", *_cells(entry["test"]))
+        table.add_row(f"  the same, {name}", *_cells(entry["test"], goal))
     console.print(table)
     if "agreement" in winner:
         found, path = winner["agreement"], winner["path_test"]["score"]
         held = "" if found["holds"] else "[bold]not proven to be the path that was searched[/bold]: "
         console.print(
             f"The winner's folder was loaded and held against its path: {held}{found['summary']}; the path itself "
-            f"scores {path:.1%} on test.",
+            f"scores {goal.shown(path)} on test.",
             highlight=False,
             soft_wrap=True,
         )
-    validation = "" if winner["validation"] is None else f", {winner['validation']:.1%} on validation"
+    validation = "" if winner["validation"] is None else f", {goal.shown(winner['validation'])} on validation"
     counts = result["trials"]
     console.print(
-        f"The winner scored {winner['search']:.1%} in the search{validation}, {winner['test']['score']:.1%} on test. "
+        f"The winner scored {goal.shown(winner['search'])} in the search{validation}, "
+        f"{goal.shown(winner['test']['score'])} on test.{_selection(result)} "
         f"Trials: {counts['complete']} complete, {counts['pruned']} pruned, {counts['failed']} failed; "
         f"{result['problem_evaluations']} problems answered of {result['problem_evaluations_unpruned']}.",
         highlight=False,
@@ -56,16 +65,34 @@ def print_comparison(console: Console, results: Sequence[Mapping[str, Any]]) -> 
     for column in ("study", "best source", "best naive merge", "evolved, 95%"):
         table.add_column(column, no_wrap=True)
     for result in results:
-        naive = max(result["baselines"], key=lambda name: result["baselines"][name]["test"]["score"], default=None)
-        test = result["winner"]["test"]
+        goal, test = goal_of(result), result["winner"]["test"]
+        naive, best_naive = _best(result["baselines"], goal)
+        low, high = sorted((test["low"], test["high"]))
         table.add_row(
             result["study"],
-            f"{max(entry['test']['score'] for entry in result['sources'].values()):.1%}",
-            f"{result['baselines'][naive]['test']['score']:.1%} {naive}" if naive else "-",
-            f"{test['score']:.1%} ({100 * test['low']:.1f} to {100 * test['high']:.1f})",
+            _best(result["sources"], goal)[1],
+            f"{best_naive} {naive}" if naive else "-",
+            f"{goal.shown(test['score'])} ({goal.shown(low)} to {goal.shown(high)})",
         )
     console.print(table)
 
 
-def _cells(test: Mapping[str, float]) -> tuple[str, str]:
-    return f"{test['score']:.1%}", f"{test['low']:.1%} to {test['high']:.1%}"
+def _best(entries: Mapping[str, Any], goal: Objective) -> tuple[str | None, str]:
+    """The best of some on test: its name, and its score as it is shown."""
+    name = max(entries, key=lambda name: goal.sign * entries[name]["test"]["score"], default=None)
+    return name, "" if name is None else goal.shown(entries[name]["test"]["score"])
+
+
+def _selection(result: Mapping[str, Any]) -> str:
+    """How sure it is that the winner is the best of the finalists."""
+    found = result["winner"].get("selection")
+    if found is None or found["finalists"] < 2:
+        return ""
+    rivals = len(found["not_separated"])
+    if not rivals:
+        return f" On validation it is better than the other {found['finalists'] - 1} finalists beyond chance."
+    return f" On validation {rivals} of the other {found['finalists'] - 1} finalists cannot be told from it."
+
+
+def _cells(test: Mapping[str, float], goal: Objective) -> tuple[str, str]:
+    return goal.shown(test["score"]), f"{goal.shown(test['low'])} to {goal.shown(test['high'])}"

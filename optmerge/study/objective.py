@@ -84,7 +84,7 @@ class Objective:
             TrialFailedError: If the candidate cannot be merged or run.
         """
         goal = self.task.objectives[0]
-        sign = 1.0 if goal.direction == "maximize" else -1.0
+        sign = goal.sign
         problems = self.task.problems("search")
         recipe = self.space.decode(genome)
         known = self._same_recipe(recipe, slot, ledger)

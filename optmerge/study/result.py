@@ -16,13 +16,32 @@ from optmerge.recipe import PathNode, Recipe
 from optmerge.space import SearchSpace
 from optmerge.study.evaluation import Evaluation, answer
 from optmerge.study.interval import Score, bootstrap
+from optmerge.study.paired_test import paired_p_value
 from optmerge.study.slots import DIED, ERROR, HANDED_BACK, counted, slot_of
 from optmerge.study.trial_scores import PROBLEMS, decode, encode
 from optmerge.tasks import Task
 
 log = logging.getLogger(__name__)
 
+_LOOKS, _LEVEL = 4, 0.05  # at a race of finalists: how often, and the chance of dismissing an equal in all of them
 _EVALUATION = "evaluation"  # prefix of the study's user attributes that keep final scores
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best of several on validation.
+
+    Attributes:
+        name: Which it is.
+        score: Its mean score.
+        of: How many there were.
+        rivals: Those that cannot be told from it by what they answered.
+    """
+
+    name: str
+    score: float
+    of: int
+    rivals: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -35,6 +54,7 @@ class Winner:
         search: Its fitness in the search; of the best of many, it is too good.
         validation: Its score on validation, or none where the best trial is taken as it is.
         test: Its score on test.
+        best: How it was chosen among the finalists on validation.
         path_test: Of a path: its score on test when it is run over the sources' layers, and not folded.
     """
 
@@ -43,6 +63,7 @@ class Winner:
     search: float
     validation: float | None
     test: Score
+    best: Best | None = None
     path_test: Score | None = None
 
 
@@ -95,36 +116,71 @@ class Judge:
             label: What it is called.
             folded: Score a path as the model that is kept, not over the sources' layers.
         """
-        metric = self._task.objectives[0].name
-        key = f"{_EVALUATION}:{split}{'' if folded else ':path'}:{recipe.sha256}"
-        kept = self._study.user_attrs.get(key)
-        if kept is None:
-            self._watch(f"{split}: {label}")
-            problems = self._task.problems(split)
-            self._engine.mount(self._workbench.final(recipe) if folded else self._workbench.candidate(recipe))
-            evaluation = Evaluation()
-            answer(self._engine, self._task, problems, range(len(problems)), evaluation)
-            kept = {name: encode(scores) for name, scores in evaluation.scores.items()}
-            self._study.set_user_attr(key, kept)
-        return decode(kept[metric])
+        return self._scores(recipe, split, range(len(self._task.problems(split))), label, folded=folded)
 
-    def best(self, recipes: Mapping[str, Recipe], what: str) -> tuple[str, float]:
-        """The name of the recipe that is best on validation (the first of equals), and its mean score.
+    def _scores(
+        self,
+        recipe: Recipe,
+        split: Literal["validation", "test"],
+        positions: Sequence[int],
+        label: str,
+        *,
+        folded: bool = True,
+    ) -> NDArray[np.float64]:
+        """As `scores`, NaN but for the problems at some positions, and others that were answered before."""
+        metric, problems = self._task.objectives[0].name, self._task.problems(split)
+        key = f"{_EVALUATION}:{split}{'' if folded else ':path'}:{recipe.sha256}"
+        kept = {name: decode(scores) for name, scores in self._study.user_attrs.get(key, {}).items()}
+        evaluation = Evaluation(kept)
+        wanted = [i for i in positions if not kept or np.isnan(kept[metric][i])]
+        if wanted:
+            self._watch(f"{split}: {label}")
+            self._engine.mount(self._workbench.final(recipe) if folded else self._workbench.candidate(recipe))
+            answer(self._engine, self._task, problems, wanted, evaluation)
+            encoded = {name: encode(scores) for name, scores in evaluation.scores.items()}
+            self._study.set_user_attr(key, encoded)
+            return decode(encoded[metric])
+        return kept[metric]
+
+    def best(self, recipes: Mapping[str, Recipe], what: str) -> "Best":
+        """The recipe that is best on validation, the first of equals.
+
+        They race: after every quarter of the problems those leave that are worse than the leader beyond chance. The
+        winner answers all.
 
         Raises:
             OptmergeError: If none can be run.
         """
-        sign = 1.0 if self._task.objectives[0].direction == "maximize" else -1.0
-        means: dict[str, float] = {}
+        count = len(self._task.problems("validation"))
+        order = np.random.default_rng(count).permutation(count).tolist()
+        seen: list[int] = []
+        racing = dict(recipes)
+        for look in range(_LOOKS):
+            seen += order[count * look // _LOOKS : count * (look + 1) // _LOOKS]
+            found = self._race(racing, seen, what)
+            leader = max(found, key=lambda name: float(found[name].mean()))
+            racing = {
+                name: recipes[name]
+                for name, scores in found.items()
+                if name == leader or paired_p_value(scores, found[leader]) >= _LEVEL / _LOOKS
+            }
+            if len(racing) == 1:
+                break
+        mean = float(self.scores(recipes[leader], "validation", f"{what} {leader}").mean())
+        return Best(leader, mean, len(recipes), sorted(set(racing) - {leader}))
+
+    def _race(self, recipes: Mapping[str, Recipe], seen: Sequence[int], what: str) -> dict[str, NDArray[np.float64]]:
+        """The scores of those that can be run, turned so that higher is better."""
+        sign = self._task.objectives[0].sign
+        found = {}
         for name, recipe in recipes.items():
             try:
-                means[name] = float(self.scores(recipe, "validation", f"{what} {name}").mean())
+                found[name] = sign * self._scores(recipe, "validation", seen, f"{what} {name}")[seen]
             except OptmergeError as error:  # one that cannot be run is not the best; the others go on
                 self._watch(f"{what} {name} left out: {error}")
-        if not means:
+        if not found:
             raise OptmergeError(f"none of {what} could be scored on validation")
-        name = max(means, key=lambda name: sign * means[name])
-        return name, means[name]
+        return found
 
     def test(self, recipe: Recipe, label: str, *, folded: bool = True) -> Score:
         return bootstrap(self.scores(recipe, "test", label, folded=folded))
@@ -155,17 +211,25 @@ def choose_winner(
     order = ranked(study, direction)
     if not order:
         raise OptmergeError("no trial ran to the end, so there is no winner; raise study.trials and run again")
-    number, validation = order[0].number, None
+    number, best = order[0].number, None
     if by_validation:
-        recipes = {str(trial.number): space.decode(trial.params) for trial in order[:finalists]}
-        name, validation = judge.best(recipes, "trial")
-        number = int(name)
+        # Of trials with the same recipe one is enough.
+        recipes: dict[str, Recipe] = {}
+        for trial in order:
+            recipe = space.decode(trial.params)
+            if recipe.sha256 not in {known.sha256 for known in recipes.values()}:
+                recipes[str(trial.number)] = recipe
+            if len(recipes) == finalists:
+                break
+        best = judge.best(recipes, "trial")
+        number = int(best.name)
     trial = next(trial for trial in order if trial.number == number)
     recipe = space.decode(trial.params)
     path_test = None
     if isinstance(recipe.root, PathNode):
         path_test = judge.test(recipe, "winner, not folded", folded=False)
-    return Winner(number, recipe, trial.value or 0.0, validation, judge.test(recipe, "winner"), path_test)
+    validation = best.score if best else None
+    return Winner(number, recipe, trial.value or 0.0, validation, judge.test(recipe, "winner"), best, path_test)
 
 
 def judge_sources(judge: Judge, sources: Mapping[str, Recipe]) -> dict[str, Score]:
@@ -178,7 +242,7 @@ def judge_baselines(judge: Judge, baselines: Mapping[str, Mapping[str, Recipe]])
     judged = {}
     for name, settings in baselines.items():
         try:
-            setting = judge.best(settings, name)[0] if len(settings) > 1 else next(iter(settings))
+            setting = judge.best(settings, name).name if len(settings) > 1 else next(iter(settings))
             judged[name] = Baseline(setting, judge.test(settings[setting], f"{name} {setting}".strip()))
         except OptmergeError as error:
             log.warning("%s is left out: %s", name, error)
@@ -213,6 +277,7 @@ def as_json(
             "search": result.winner.search,
             "validation": result.winner.validation,
             "test": asdict(result.winner.test),
+            **({"selection": _selection(result.winner.best)} if result.winner.best else {}),
             **({"path_test": asdict(result.winner.path_test)} if result.winner.path_test else {}),
         },
         "sources": {alias: {"test": asdict(score)} for alias, score in result.sources.items()},
@@ -223,6 +288,10 @@ def as_json(
         "problem_evaluations_unpruned": (states["complete"] + states["pruned"]) * search_problems,
         "seconds": round(seconds, 1),
     }
+
+
+def _selection(best: Best) -> dict[str, Any]:
+    return {"finalists": best.of, "not_separated": [int(name) for name in best.rivals]}
 
 
 def trial_seconds(trials: Sequence[FrozenTrial]) -> float:

@@ -33,6 +33,6 @@ def build(options: Options) -> DataTask:
     def score(problem: Problem, response: Response) -> Mapping[str, float]:
         return {"bits_per_byte": -response.log_likelihoods[0] / math.log(2) / len(problem.answer.encode())}
 
-    objective = Objective("bits_per_byte", "minimize")
+    objective = Objective("bits_per_byte", "minimize", share=False)
     answers = Answers(lambda cell, row: str(cell) if cell not in (None, "") else None, "a text")
     return DataTask(options, Scoring((objective,), answers, score, request=request))

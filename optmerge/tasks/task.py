@@ -32,11 +32,28 @@ class Problem:
 
 @dataclass(frozen=True)
 class Objective:
-    """A score that is searched for: its name among the scores, its direction, and how problems are drawn together."""
+    """A score that is searched for.
+
+    Attributes:
+        name: Its name among the scores.
+        direction: Which values are better.
+        aggregate: How the scores of problems are drawn together.
+        share: Whether it is a share of something, from 0 to 1, which people like to see in percent.
+    """
 
     name: str
     direction: Literal["maximize", "minimize"] = "maximize"
     aggregate: Literal["mean"] = "mean"
+    share: bool = True
+
+    @property
+    def sign(self) -> float:
+        """What turns its values so that higher is better."""
+        return 1.0 if self.direction == "maximize" else -1.0
+
+    def shown(self, value: float) -> str:
+        """A value as people like to see it."""
+        return f"{value:.1%}" if self.share else f"{value:.4g}"
 
 
 class Task(Protocol):

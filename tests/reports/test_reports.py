@@ -1,6 +1,7 @@
 """Pictures, tables and the progress line."""
 
 import io
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from rich.console import Console
 from optmerge.reports.figure import draw_study
 from optmerge.reports.progress import ProgressLine
 from optmerge.reports.table import print_comparison, print_result
+from optmerge.tasks import Objective
+
+ACC_JA, BITS = Objective("acc_ja"), Objective("bits_per_byte", "minimize", share=False)
 
 
 def scored(score: float) -> dict[str, Any]:
@@ -23,6 +27,7 @@ def scored(score: float) -> dict[str, Any]:
 def result(study: str = "mine", winner: float = 0.6, validation: float | None = 0.55) -> dict[str, Any]:
     return {
         "study": study,
+        "objective": asdict(ACC_JA),
         "winner": {"trial": 7, "search": 0.65, "validation": validation, "test": scored(winner)},
         "sources": {"ja": {"test": scored(0.123)}, "math_add": {"test": scored(0.2)}},
         "baselines": {
@@ -57,7 +62,7 @@ def printed(show: Any, *arguments: Any) -> str:
 @pytest.mark.parametrize("pruned", [0, 2])
 def test_the_picture_is_a_png_with_something_in_it(tmp_path: Path, pruned: int) -> None:
     path = tmp_path / "report.png"
-    draw_study(result(), trials(pruned), "acc_ja", path)
+    draw_study(result(), trials(pruned), path)
     assert path.read_bytes().startswith(b"\x89PNG")
     height, width, _ = image.imread(path).shape
     assert width == 12 * 110 and height == pytest.approx(4.6 * 110, abs=1)
@@ -68,7 +73,7 @@ def test_the_picture_shows_how_many_models_there_are(tmp_path: Path) -> None:
     few, many = result(), result()
     many["baselines"] = {f"baseline {i}": few["baselines"]["average"] for i in range(6)}
     for name, document in (("few", few), ("many", many)):
-        draw_study(document, trials(), "acc_ja", tmp_path / f"{name}.png")
+        draw_study(document, trials(), tmp_path / f"{name}.png")
     assert (image.imread(tmp_path / "few.png") != image.imread(tmp_path / "many.png")).any()
 
 
@@ -91,11 +96,11 @@ def test_the_picture_shows_how_many_models_there_are(tmp_path: Path) -> None:
     ],
 )
 def test_the_table_shows_every_model_and_number(text: str) -> None:
-    assert text in printed(print_result, result(), "acc_ja")
+    assert text in printed(print_result, result())
 
 
 def test_the_table_is_silent_about_a_validation_that_was_not_done() -> None:
-    assert "validation" not in printed(print_result, result(validation=None), "acc_ja")
+    assert "validation" not in printed(print_result, result(validation=None))
 
 
 def test_a_comparison_has_every_study_with_its_best_source_and_naive_merge() -> None:
@@ -110,7 +115,7 @@ def test_a_comparison_without_baselines_is_printed_too() -> None:
 
 def test_the_last_line_of_progress_says_what_was_found() -> None:
     def show(console: Console) -> None:
-        with ProgressLine(console, 5, [], maximize=True) as line:
+        with ProgressLine(console, 5, [], ACC_JA) as line:
             for trial in trials():
                 line.show(trial)
 
@@ -120,7 +125,32 @@ def test_the_last_line_of_progress_says_what_was_found() -> None:
 def test_progress_counts_what_was_finished_before() -> None:
     def show(console: Console) -> None:
         *earlier, last = trials()[:5]
-        with ProgressLine(console, 5, earlier, maximize=False) as line:
+        with ProgressLine(console, 5, earlier, BITS) as line:
             line.show(last)
 
-    assert "trial 5/5, best so far 20.0%" in printed(show)
+    assert "trial 5/5, best so far 0.2, " in printed(show)
+
+
+def test_what_is_no_share_is_no_percentage_and_less_may_be_better(tmp_path: Path) -> None:
+    document = {**result(), "objective": asdict(BITS)}
+    text = printed(print_result, document)
+    assert "0.65 in the search, 0.55 on validation, 0.6 on test" in text
+    assert "%" not in text.replace("95%", "")
+    (row,) = [line for line in printed(print_comparison, [document]).splitlines() if "mine" in line]
+    assert "0.123" in row and "0.345 average" in row
+    draw_study(document, trials(), tmp_path / "report.png")
+    draw_study(result(), trials(), tmp_path / "percent.png")
+    assert (image.imread(tmp_path / "report.png") != image.imread(tmp_path / "percent.png")).any()
+
+
+@pytest.mark.parametrize(
+    ("rivals", "text"),
+    [
+        ([], "better than the other 7 finalists beyond chance"),
+        ([3, 5], "On validation 2 of the other 7 finalists cannot be told from it"),
+    ],
+)
+def test_the_table_says_how_sure_the_choice_is(rivals: list[int], text: str) -> None:
+    document = result()
+    document["winner"]["selection"] = {"finalists": 8, "not_separated": rivals}
+    assert text in printed(print_result, document)

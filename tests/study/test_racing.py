@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from optmerge.study.paired_test import paired_p_value
 from optmerge.study.pruners import none
-from optmerge.study.pruners.racing import Options, RacingPruner, build, paired_p_value
+from optmerge.study.pruners.racing import Options, RacingPruner, build
 from optmerge.study.trial_scores import FinishedTrial
 
 Scores = NDArray[np.float64]

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optmerge.errors import UsageError
+from optmerge.study.paired_test import paired_p_value
 from optmerge.study.trial_scores import FinishedTrial
 
 
@@ -95,24 +96,6 @@ class RacingPruner:
         variance = float(((left - left.mean()) ** 2).sum()) / max(1, len(x) - 1)
         error = (variance / len(x) * unseen) ** 0.5
         return float(x.mean() + slope * (reference.mean() - y.mean())), error
-
-
-def paired_p_value(candidate: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
-    """P-value of the one-sided test that the candidate's scores are lower than the reference's.
-
-    Args:
-        candidate: One score a problem.
-        reference: The other's scores of the same problems.
-    """
-    from scipy.stats import binomtest, wilcoxon
-
-    difference = candidate - reference
-    lost, won = int((difference < 0).sum()), int((difference > 0).sum())
-    if lost + won == 0:
-        return 1.0
-    if np.isin(candidate, (0, 1)).all() and np.isin(reference, (0, 1)).all():
-        return float(binomtest(lost, lost + won, alternative="greater").pvalue)
-    return float(wilcoxon(difference, alternative="less", zero_method="zsplit").pvalue)
 
 
 def build(options: Options) -> RacingPruner:
