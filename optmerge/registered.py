@@ -31,7 +31,7 @@ def add_file(path: Path) -> None:
     Raises:
         UsageError: If it cannot be run, or is no task, or its name is taken.
     """
-    name = path.stem
+    name, path = path.stem, path.absolute()
     if not path.is_file() or path.suffix != ".py" or not name.isidentifier():
         raise UsageError(f"--plugin {path}: no such Python file")
     if name in _modules("optmerge.tasks"):
@@ -48,7 +48,7 @@ def add_file(path: Path) -> None:
         raise UsageError(f"--plugin {where}: {type(error).__name__}: {str(error).splitlines()[0]}") from error
     if not (hasattr(module, "build") and hasattr(module, "Options")):
         raise UsageError(f"--plugin {path}: a task needs `Options` and `build`; see CONTRIBUTING.md")
-    _FILES[name] = (path.absolute(), module)
+    _FILES[name] = (path, module)
 
 
 def added_files() -> list[Path]:
