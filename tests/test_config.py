@@ -45,6 +45,7 @@ def test_every_member_of_every_group_composes(group: str, name: str) -> None:
     refused = {
         ("engine", "openai"): "engine=openai .* cannot run merges; use evaluate",
         ("task", "own"): "task.name is missing",
+        ("task", "composite"): "task.parts is empty",
     }
     if (group, name) in refused:
         with pytest.raises(UsageError, match=refused[group, name]):

@@ -275,6 +275,10 @@ def assemble(config: Config, plugins: Plugins, say: Say) -> Assembly:
         say(f"note: {notice}")
     problems = {split: plugins.task.problems(split) for split in SPLITS}
     check_disjoint(problems)
+    for guard in plugins.task.guards:
+        if guard.of is not None and guard.of not in config.models.sources:
+            known = ", ".join(sorted(config.models.sources))
+            raise UsageError(f"task.guards.{guard.name}.of={guard.of}: no such source; models.sources has {known}")
     asked = config.study.problems
     if asked is not None and config.pruner["name"] != "none":
         raise UsageError(

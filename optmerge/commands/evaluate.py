@@ -68,7 +68,8 @@ def evaluate(
     each = [dict(task.score(problem, response)) for problem, response in zip(problems, responses, strict=True)]
     import numpy as np
 
-    scores = {metric: bootstrap(np.array([one[metric] for one in each])) for metric in each[0]}
+    metrics = dict.fromkeys(metric for one in each for metric in one)
+    scores = {metric: bootstrap(np.array([one[metric] for one in each if metric in one])) for metric in metrics}
     table = Table(title=f"{model}: {config.task['name']}, {name}", title_justify="left")
     table.add_column("score")
     table.add_column("mean", justify="right")

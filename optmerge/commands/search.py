@@ -213,6 +213,7 @@ def objective_of(run: Run) -> "Objective":
 
     plugins, config = run.assembly.plugins, run.assembly.config
     study, space = config.study, run.assembly.space
+    ease, floors = _known_of_sources(run)
     key = sha256_of([run.assembly.identity()["task"], config.engine, config.models.dtype])
     return Objective(
         space,
@@ -222,29 +223,32 @@ def objective_of(run: Run) -> "Objective":
         plugins.pruner,
         study.seed,
         study.problems,
-        _ease(run),
+        ease,
         RememberAs(study.own_folder / RESPONSES, key, study.keep_responses),
+        floors,
     )
 
 
-def _ease(run: Run) -> "NDArray[np.float64] | None":
-    """How easy the search problems are, if it matters: batches are as hard as one another where there are several."""
-    from optmerge.study.ease import ease_of_problems
+def _known_of_sources(run: Run) -> tuple["NDArray[np.float64] | None", dict[str, float]]:
+    """How easy the search problems are, and the floors of guards, by what the sources score; if any of it matters."""
+    from optmerge.study.ease import ease_of_problems, floors_of_guards, scores_of_sources
 
-    plugins, space = run.assembly.plugins, run.assembly.space
-    count = run.assembly.config.study.problems or len(plugins.task.problems("search"))
-    if len(plugins.pruner.batch_sizes(count)) == 1:
-        return None
+    plugins, config = run.assembly.plugins, run.assembly.config
+    task, space = plugins.task, run.assembly.space
+    looks = len(plugins.pruner.batch_sizes(config.study.problems or len(task.problems("search"))))
+    if looks == 1 and not task.guards:
+        return None, {}
     sources = {alias: space.source(alias) for alias in sorted(space.sources)}
     with run.console.status("scoring the sources on the search problems") as status:
-        return ease_of_problems(
+        found = scores_of_sources(
             run.opened,
             sources,
             run.workbench,
             run.engine,
-            plugins.task,
+            task,
             lambda alias: status.update(f"scoring {alias} on the search problems"),
         )
+    return ease_of_problems(found, task), floors_of_guards(found, task, config.models.base)
 
 
 def progress_line(assembly: Assembly, opened: OpenStudy, console: Console) -> ProgressLine:

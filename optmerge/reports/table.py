@@ -47,6 +47,12 @@ def print_result(console: Console, result: Mapping[str, Any]) -> None:
             highlight=False,
             soft_wrap=True,
         )
+    for name, below in winner.get("broken", {}).items():
+        console.print(f"[bold]No trial kept the guard {name}[/bold]: the winner is {below:.4g} below its floor.")
+    others = {name: mean for name, mean in winner.get("means", {}).items() if "/" in name}
+    if others:
+        listed = ", ".join(f"{name} {mean:.4g}" for name, mean in others.items())
+        console.print(f"The winner's means on test: {listed}.", highlight=False, soft_wrap=True)
     validation = "" if winner["validation"] is None else f", {goal.shown(winner['validation'])} on validation"
     counts = result["trials"]
     console.print(

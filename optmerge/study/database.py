@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import sqlalchemy
@@ -35,6 +36,7 @@ Genome = Mapping[str, Any]
 Maker = Callable[[Vacancy], Genome | None]
 
 CONTROL = "optmerge:control"  # system attribute of a study: its budget, and whether it is to stop
+_CONSTRAINT = "constraints"  # prefix of Optuna's system attributes of a trial
 _CLAIM = "optmerge:claim"  # system attribute of a trial: a token of the attempt to create it
 
 _STUDIES = models.StudyModel.__table__
@@ -176,7 +178,14 @@ class Database(RDBStorage):
         """
         self._transact(lambda connection: self._beat(connection, trial_id))
 
-    def finish(self, trial_id: int, state: TrialState, value: float | None, attributes: Mapping[str, Any]) -> None:
+    def finish(
+        self,
+        trial_id: int,
+        state: TrialState,
+        value: float | None,
+        attributes: Mapping[str, Any],
+        constraints: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         """End a trial.
 
         Args:
@@ -184,6 +193,7 @@ class Database(RDBStorage):
             state: Complete, pruned or failed.
             value: Its fitness, if it is complete.
             attributes: User attributes that it leaves behind.
+            constraints: As `optuna.Trial.set_constraint` would store them.
 
         Raises:
             TrialLostError: If the trial was given to another worker.
@@ -197,6 +207,12 @@ class Database(RDBStorage):
                 return  # committed, but the answer was lost on its way
             if found != TrialState.RUNNING:
                 raise TrialLostError
+            if constraints:
+                rows = [
+                    {"trial_id": trial_id, "key": f"{_CONSTRAINT}:{name}", "value_json": json.dumps(number)}
+                    for name, number in constraints.items()
+                ]
+                connection.execute(_SYSTEM.insert(), rows)
             self._end(connection, trial_id, state, value, attributes)
 
         self._transact(act)

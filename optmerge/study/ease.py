@@ -1,4 +1,4 @@
-"""How easy the search problems are: what the sources themselves score on them, before the search."""
+"""What the sources themselves score on the search problems: how easy these are, and what guards hold merges against."""
 
 from collections.abc import Callable, Mapping
 
@@ -15,16 +15,18 @@ from optmerge.tasks import Task
 
 SOURCES = "optmerge:sources_on_search"  # user attribute of a study: alias to metric to encoded scores
 
+Found = Mapping[str, Mapping[str, Encoded]]
 
-def ease_of_problems(
+
+def scores_of_sources(
     opened: OpenStudy,
     sources: Mapping[str, Recipe],
     workbench: Bench,
     engine: Engine,
     task: Task,
     watch: Callable[[str], None],
-) -> NDArray[np.float64] | None:
-    """A number a search problem, which is the higher the easier it is: the mean score of the sources.
+) -> Found:
+    """Alias to metric to encoded scores of the search problems, of all sources that can be run.
 
     What is found is kept with the study. Where several workers begin at once, what the first of them found holds for
     all: orders of problems must be the same everywhere, and scores of two machines may differ.
@@ -34,21 +36,51 @@ def ease_of_problems(
         sources: Alias to the recipe that is the source alone.
         workbench: Makes candidates.
         engine: Answers.
-        task: Asks and scores; its `ease` says which score counts.
+        task: Asks and scores.
         watch: Called with the alias of each source before it is asked.
+    """
+    known: Found | None = opened.study.user_attrs.get(SOURCES)
+    if known is None:
+        scored = {alias: _scores(recipe, alias, workbench, engine, task, watch) for alias, recipe in sources.items()}
+        found = {alias: scores for alias, scores in scored.items() if scores}
+        known = opened.database.settle(opened.study_id, SOURCES, found)
+    return known
+
+
+def ease_of_problems(found: Found, task: Task) -> NDArray[np.float64] | None:
+    """A number a search problem, which is the higher the easier it is: the mean of the sources' scores `task.ease`.
 
     Returns:
-        Shape (problems,), or None if no source can be run.
+        Shape (problems,), or None if no source could be run.
     """
-    found: Mapping[str, Mapping[str, Encoded]] | None = opened.study.user_attrs.get(SOURCES)
-    if found is None:
-        scored = {alias: _scores(recipe, alias, workbench, engine, task, watch) for alias, recipe in sources.items()}
-        known = {alias: scores for alias, scores in scored.items() if scores}
-        found = opened.database.settle(opened.study_id, SOURCES, known)
     each = [decode(scores[task.ease]) for scores in found.values()]
     goal = task.objectives[0]
-    sign = -1.0 if goal.name == task.ease and goal.direction == "minimize" else 1.0
+    sign = goal.sign if goal.name == task.ease else 1.0
     return sign * np.mean(each, axis=0) if each else None
+
+
+def floors_of_guards(found: Found, task: Task, base: str | None) -> dict[str, float]:
+    """Guard to the least mean that keeps it, turned so that higher is better.
+
+    Args:
+        found: What the sources score.
+        task: Has the guards.
+        base: Alias of the base, if there is one.
+
+    Raises:
+        OptmergeError: If a guard's source could not be run.
+    """
+    floors = {}
+    for guard in task.guards:
+        means = {
+            alias: guard.goal.sign * float(np.nanmean(decode(scores[guard.goal.name])))
+            for alias, scores in found.items()
+        }
+        source = guard.of or base or max(means, key=means.__getitem__, default="")
+        if source not in means:
+            raise OptmergeError(f"the guard {guard.name} holds merges against {source!r}, which could not be scored")
+        floors[guard.name] = means[source] - guard.margin
+    return floors
 
 
 def _scores(

@@ -28,10 +28,15 @@ class Evaluation:
 
     def seen(self) -> int:
         """How many problems were answered."""
-        return max((int((~np.isnan(scores)).sum()) for scores in self.scores.values()), default=0)
+        return int((~self.unseen()).sum()) if self.scores else 0
+
+    def unseen(self) -> NDArray[np.bool_]:
+        """Which problems have no score; there must be scores of some."""
+        found: NDArray[np.bool_] = np.all([np.isnan(scores) for scores in self.scores.values()], axis=0)
+        return found
 
     def mean(self, metric: str) -> float:
-        """Mean over the problems that were answered."""
+        """Mean over the problems that were answered and have this score."""
         return float(np.nanmean(self.scores[metric]))
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -70,6 +70,7 @@ class Objective:
     sample: int | None = None  # so many problems, others in every generation
     ease: Scores | None = None  # a number a problem, which is the higher the easier it is
     memory: "RememberAs | None" = None
+    floors: Mapping[str, float] = field(default_factory=dict)  # guard to the least mean, turned: higher is better
 
     def __call__(self, slot: Slot, genome: Mapping[str, Value], ledger: Ledger, report: Report) -> Outcome:
         """Score one genome on the search problems.
@@ -115,12 +116,15 @@ class Objective:
         try:
             for look, batch in enumerate(self._batches(len(problems), slot), start=1):
                 answer(self.engine, self.task, problems, batch, evaluation, memory, ready)
+                if goal.name not in evaluation.scores:  # there were only problems of guards
+                    continue
                 report(evaluation.seen(), evaluation.mean(goal.name))
                 if reference is None:
                     continue
-                scores = sign * kept(evaluation.scores[goal.name])
-                if self.pruner.is_beaten(scores, reference, look):
-                    estimate, error = self.pruner.estimate(scores, reference)
+                counting = ~np.isnan(reference)
+                scores, rival = sign * kept(evaluation.scores[goal.name])[counting], reference[counting]
+                if self.pruner.is_beaten(scores, rival, look):
+                    estimate, error = self.pruner.estimate(scores, rival)
                     left |= {ESTIMATE: sign * estimate, ESTIMATE_ERROR: error}
                     outcome = Outcome(TrialState.PRUNED, None, attributes())
                     break
@@ -128,7 +132,14 @@ class Objective:
             memory.end(None)
             raise TrialFailedError(str(error), attributes()) from error
         memory.end(f"{slot.generation}-{slot.member}.jsonl" if self.memory and self.memory.keep else None)
-        return outcome or Outcome(TrialState.COMPLETE, evaluation.mean(goal.name), attributes())
+        if outcome is not None:
+            return outcome
+        return Outcome(TrialState.COMPLETE, evaluation.mean(goal.name), attributes(), self._constraints(evaluation))
+
+    def _constraints(self, evaluation: Evaluation) -> dict[str, float]:
+        """How far below its floor each guard's mean is; 0 or less where it is kept."""
+        means = {guard.name: guard.goal.sign * evaluation.mean(guard.goal.name) for guard in self.task.guards}
+        return {name: self.floors[name] - mean for name, mean in means.items()}
 
     def _same_recipe(self, recipe: Recipe, slot: Slot, ledger: Ledger) -> FrozenTrial | None:
         """A trial that has answered for the same recipe: different genomes may decode to one.

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +17,7 @@ from optmerge.space import SearchSpace
 from optmerge.study.evaluation import Evaluation, answer
 from optmerge.study.interval import Score, bootstrap
 from optmerge.study.paired_test import paired_p_value
-from optmerge.study.slots import DIED, ERROR, HANDED_BACK, counted, slot_of
+from optmerge.study.slots import DIED, ERROR, HANDED_BACK, counted, slot_of, violation
 from optmerge.study.trial_scores import PROBLEMS, decode, encode
 from optmerge.tasks import Task
 
@@ -55,6 +55,8 @@ class Winner:
         validation: Its score on validation, or none where the best trial is taken as it is.
         test: Its score on test.
         best: How it was chosen among the finalists on validation.
+        means: Of all its scores on test.
+        broken: Guard to how far the trial was below its floor; empty unless no trial kept all.
         path_test: Of a path: its score on test when it is run over the sources' layers, and not folded.
     """
 
@@ -64,6 +66,8 @@ class Winner:
     validation: float | None
     test: Score
     best: Best | None = None
+    means: Mapping[str, float] = field(default_factory=dict)
+    broken: Mapping[str, float] = field(default_factory=dict)
     path_test: Score | None = None
 
 
@@ -132,7 +136,8 @@ class Judge:
         key = f"{_EVALUATION}:{split}{'' if folded else ':path'}:{recipe.sha256}"
         kept = {name: decode(scores) for name, scores in self._study.user_attrs.get(key, {}).items()}
         evaluation = Evaluation(kept)
-        wanted = [i for i in positions if not kept or np.isnan(kept[metric][i])]
+        unseen = evaluation.unseen() if kept else np.ones(len(problems), dtype=bool)
+        wanted = [i for i in positions if unseen[i]]
         if wanted:
             self._watch(f"{split}: {label}")
             self._engine.mount(self._workbench.final(recipe) if folded else self._workbench.candidate(recipe))
@@ -166,7 +171,7 @@ class Judge:
             }
             if len(racing) == 1:
                 break
-        mean = float(self.scores(recipes[leader], "validation", f"{what} {leader}").mean())
+        mean = float(np.nanmean(self.scores(recipes[leader], "validation", f"{what} {leader}")))
         return Best(leader, mean, len(recipes), sorted(set(racing) - {leader}))
 
     def _race(self, recipes: Mapping[str, Recipe], seen: Sequence[int], what: str) -> dict[str, NDArray[np.float64]]:
@@ -175,7 +180,8 @@ class Judge:
         found = {}
         for name, recipe in recipes.items():
             try:
-                found[name] = sign * self._scores(recipe, "validation", seen, f"{what} {name}")[seen]
+                scores = sign * self._scores(recipe, "validation", seen, f"{what} {name}")[seen]
+                found[name] = scores[~np.isnan(scores)]  # problems of guards have none
             except OptmergeError as error:  # one that cannot be run is not the best; the others go on
                 self._watch(f"{what} {name} left out: {error}")
         if not found:
@@ -183,15 +189,25 @@ class Judge:
         return found
 
     def test(self, recipe: Recipe, label: str, *, folded: bool = True) -> Score:
-        return bootstrap(self.scores(recipe, "test", label, folded=folded))
+        """The objective's mean on test, with its interval."""
+        scores = self.scores(recipe, "test", label, folded=folded)
+        return bootstrap(scores[~np.isnan(scores)])
+
+    def means(self, recipe: Recipe) -> dict[str, float]:
+        """The mean of every score on test, of what was tested before."""
+        kept = self._study.user_attrs[f"{_EVALUATION}:test:{recipe.sha256}"]
+        return {name: float(np.nanmean(decode(scores))) for name, scores in kept.items()}
 
 
 def ranked(study: optuna.Study, direction: str) -> list[FrozenTrial]:
-    """The trials that count and answered every problem, best first; of equals the one whose slot comes first."""
+    """The trials that count and answered every problem, best first; of equals the one whose slot comes first.
+
+    Those that keep all guards come before those that do not.
+    """
     sign = 1.0 if direction == "maximize" else -1.0
     trials = counted(study.get_trials(deepcopy=False))
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
-    return sorted(complete, key=lambda trial: (-sign * (trial.value or 0.0), slot_of(trial)))
+    return sorted(complete, key=lambda trial: (violation(trial), -sign * (trial.value or 0.0), slot_of(trial)))
 
 
 def choose_winner(
@@ -215,7 +231,8 @@ def choose_winner(
     if by_validation:
         # Of trials with the same recipe one is enough.
         recipes: dict[str, Recipe] = {}
-        for trial in order:
+        feasible = [trial for trial in order if not violation(trial)]
+        for trial in feasible or order[:1]:  # none keeps all guards: the one that breaks them least
             recipe = space.decode(trial.params)
             if recipe.sha256 not in {known.sha256 for known in recipes.values()}:
                 recipes[str(trial.number)] = recipe
@@ -229,7 +246,9 @@ def choose_winner(
     if isinstance(recipe.root, PathNode):
         path_test = judge.test(recipe, "winner, not folded", folded=False)
     validation = best.score if best else None
-    return Winner(number, recipe, trial.value or 0.0, validation, judge.test(recipe, "winner"), best, path_test)
+    test = judge.test(recipe, "winner")
+    broken = {name: value for name, value in trial.constraints.items() if value > 0}
+    return Winner(number, recipe, trial.value or 0.0, validation, test, best, judge.means(recipe), broken, path_test)
 
 
 def judge_sources(judge: Judge, sources: Mapping[str, Recipe]) -> dict[str, Score]:
@@ -277,6 +296,8 @@ def as_json(
             "search": result.winner.search,
             "validation": result.winner.validation,
             "test": asdict(result.winner.test),
+            "means": dict(result.winner.means),
+            **({"broken": dict(result.winner.broken)} if result.winner.broken else {}),
             **({"selection": _selection(result.winner.best)} if result.winner.best else {}),
             **({"path_test": asdict(result.winner.path_test)} if result.winner.path_test else {}),
         },

@@ -233,6 +233,11 @@ def slot_of(trial: FrozenTrial) -> Slot:
     return Slot(int(generation), int(index))
 
 
+def violation(trial: FrozenTrial) -> float:
+    """By how much a trial breaks its constraints, all together; 0 if it keeps them."""
+    return sum(max(0.0, value) for value in trial.constraints.values())
+
+
 def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """The trials that count: of those that finished for a slot, the lowest-numbered; in the order of their numbers."""
     first: dict[Slot, FrozenTrial] = {}

@@ -11,7 +11,7 @@ from optmerge.tasks.problem_files import Answers, ProblemFile, missing, read_pro
 from optmerge.tasks.prompting import Asker, Prompting, check_prompting, columns_of, missing_examples
 from optmerge.tasks.public_tests import check_private
 from optmerge.tasks.tables import Row
-from optmerge.tasks.task import SPLITS, Objective, Problem, Split, sha256_of
+from optmerge.tasks.task import SPLITS, Guard, Objective, Problem, Split, sha256_of
 
 # Metadata of options that decide no score by themselves: where something lies, of which the contents matter.
 NO_SCORE = {"decides_scores": False}
@@ -84,6 +84,10 @@ class DataTask:
     @property
     def objectives(self) -> Sequence[Objective]:
         return self._scoring.objectives
+
+    @property
+    def guards(self) -> Sequence[Guard]:
+        return ()
 
     @property
     def ease(self) -> str:

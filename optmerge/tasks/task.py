@@ -56,10 +56,35 @@ class Objective:
         return f"{value:.1%}" if self.share else f"{value:.4g}"
 
 
+@dataclass(frozen=True)
+class Guard:
+    """A score that must not fall.
+
+    Attributes:
+        name: What people call it.
+        goal: The score, among those of problems.
+        margin: How far below a source's mean a merge's mean may be.
+        of: Alias of the source; None for the base, or the best of all where there is none.
+    """
+
+    name: str
+    goal: Objective
+    margin: float
+    of: str | None
+
+
 class Task(Protocol):
     """Problems in three disjoint splits, and how a response to one of them is scored."""
 
-    objectives: Sequence[Objective]
+    @property
+    def objectives(self) -> Sequence[Objective]:
+        """The scores that are searched for."""
+        ...
+
+    @property
+    def guards(self) -> Sequence[Guard]:
+        """The scores that must not fall."""
+        ...
 
     def problems(self, split: Split) -> Sequence[Problem]:
         """The problems of a split, always in the same order."""
@@ -70,7 +95,7 @@ class Task(Protocol):
         ...
 
     def score(self, problem: Problem, response: Response) -> Mapping[str, float]:
-        """The scores of a response by name; every objective is among the names."""
+        """The scores of a response by name; every objective is among the names, but for problems of a guard."""
         ...
 
     @property

@@ -28,7 +28,7 @@ from optmerge.study.objective import Objective
 from optmerge.study.pruners import none
 from optmerge.tasks import Objective as Goal
 from optmerge.tasks import Problem
-from optmerge.tasks.task import Split
+from optmerge.tasks.task import Guard, Split
 from study.studies import connected
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -66,6 +66,10 @@ class Target:
     def score(self, problem: Problem, response: Response) -> Mapping[str, float]:
         size, wanted = map(float, response.text.split())
         return {"near": 1 / (1 + abs(size - wanted))}
+
+    @property
+    def guards(self) -> Sequence[Guard]:
+        return ()
 
     @property
     def ease(self) -> str:

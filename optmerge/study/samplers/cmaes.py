@@ -24,7 +24,7 @@ from optmerge.study.conditional import Conditional
 from optmerge.study.evolution import STEP, Coordinates, Distribution, Full, Mixed, Separable, default_population
 from optmerge.study.mirrored import Floats, deviates
 from optmerge.study.response_surface import best_point, trials_for
-from optmerge.study.slots import SLOT, Ledger, Plan, Slot, counted
+from optmerge.study.slots import SLOT, Ledger, Plan, Slot, counted, violation
 from optmerge.study.trial_scores import ESTIMATE
 
 ACCEPTS = frozenset({"float", "int", "switch", "choice"})
@@ -160,7 +160,9 @@ class CmaEsSampler(BaseSampler):
 
 
 def ranked(generation: Sequence[FrozenTrial], plan: Plan) -> list[FrozenTrial]:
-    """The members of a generation, best first: survivors by value, the beaten by estimate, then those that failed.
+    """The members of a generation, best first.
+
+    Survivors by value, those that break a guard by how far they do, the beaten by estimate, then those that failed.
 
     Args:
         generation: Its results, by index, which decides between equals.
@@ -170,10 +172,11 @@ def ranked(generation: Sequence[FrozenTrial], plan: Plan) -> list[FrozenTrial]:
 
     def place(trial: FrozenTrial) -> tuple[int, float]:
         if trial.state == TrialState.COMPLETE and trial.value is not None:
-            return 0, sign * trial.value
+            broken = violation(trial)
+            return (1, broken) if broken else (0, sign * trial.value)
         if trial.state == TrialState.PRUNED:
-            return 1, sign * float(trial.user_attrs.get(ESTIMATE, 0.0))
-        return 2, 0.0
+            return 2, sign * float(trial.user_attrs.get(ESTIMATE, 0.0))
+        return 3, 0.0
 
     return sorted(generation, key=place)
 
@@ -181,15 +184,22 @@ def ranked(generation: Sequence[FrozenTrial], plan: Plan) -> list[FrozenTrial]:
 def _best_known(distribution: Distribution, lessons: int, ledger: Ledger) -> Floats | None:
     """The deviates of the genome that a model of what so many generations taught has for the best, if it has one."""
     sign = 1.0 if ledger.plan.maximize else -1.0
-    known: list[tuple[Mapping[str, Value], float]] = []
+    genomes: list[Mapping[str, Value]] = []
+    fitness: list[float] = []
     for generation in range(lessons):
         for trial in ledger.generation(generation):
             value = trial.value if trial.state == TrialState.COMPLETE else trial.user_attrs.get(ESTIMATE)
             if value is not None:
-                known.append((trial.params, sign * float(value)))
-    known = known[len(known) - trials_for(distribution.dimensions, len(known)) :]
-    points = distribution.deviates_of([genome for genome, _ in known]) if known else None
-    return None if points is None else best_point(points, np.array([value for _, value in known]))
+                genomes.append(trial.params)
+                fitness.append(float("nan") if violation(trial) else sign * float(value))
+    first = len(genomes) - trials_for(distribution.dimensions, len(genomes))
+    points = distribution.deviates_of(genomes[first:]) if genomes[first:] else None
+    if points is None:
+        return None
+    values = np.array(fitness[first:])
+    if np.isnan(values).all():
+        return None
+    return best_point(points, np.nan_to_num(values, nan=np.nanmin(values)))  # to break a guard is as bad as the worst
 
 
 def _holds(trial: FrozenTrial, slot: Slot) -> bool:
