@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from optmerge.engines.engine import Candidate, Generate, LogLikelihood, Message, Request, Response
+from optmerge.engines.engine import Candidate, Generate, LogLikelihood, Request, Response
 from optmerge.engines.loops import repeats_itself
+from optmerge.engines.wording import BETWEEN_LOOKS, Wording, comparison
 from optmerge.errors import OptmergeError, UsageError
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from optmerge.flow import LiveCandidate, LiveLayers
 
 _TINY = 50_000_000  # parameters
-_BETWEEN_LOOKS = 16  # tokens between two looks for repetitions
 
 
 @dataclass
@@ -79,19 +79,14 @@ class TransformersEngine:
 
     def __init__(self, options: Options, folder: Path, dtype: str) -> None:
         import torch
-        from transformers import AutoTokenizer
 
         self.device = pick_device(options)
         self._batch_size = options.batch_size
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(
-                folder, padding_side="left", local_files_only=True, trust_remote_code=False
-            )
+            self._wording = Wording(folder)
             model = _load_model(folder, getattr(torch, dtype)).to(self.device).eval().requires_grad_(False)
         except (OSError, ValueError, RuntimeError) as error:
             raise OptmergeError(f"transformers cannot load {folder}: {str(error).splitlines()[0]}") from error
-        if self._tokenizer.pad_token_id is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token
         threads = options.threads or (1 if model.num_parameters() < _TINY else None)
         if threads:
             torch.set_num_threads(threads)
@@ -161,74 +156,51 @@ class TransformersEngine:
         if not request.stop:
             return {}
         try:
-            StopStringCriteria(self._tokenizer, list(request.stop))
+            StopStringCriteria(self._wording.tokenizer, list(request.stop))
         except ValueError:  # it cannot place them in a vocabulary without Latin letters
             return {}
-        return {"stop_strings": list(request.stop), "tokenizer": self._tokenizer}
-
-    def _text(self, prompt: str | tuple[Message, ...]) -> str:
-        """A prompt as the tokenizer takes it."""
-        if isinstance(prompt, str):
-            return prompt
-        if not self._tokenizer.chat_template:
-            raise OptmergeError("the tokenizer has no chat template; set task.chat=false, or take another's tokenizer")
-        messages = [message._asdict() for message in prompt]
-        text: str = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        return text
+        return {"stop_strings": list(request.stop), "tokenizer": self._wording.tokenizer}
 
     def _generate(self, requests: Sequence[Generate]) -> list[Response]:
         import torch
 
         first = requests[0]
-        prompts = self._tokenizer(
-            [self._text(request.prompt) for request in requests],
-            return_tensors="pt",
-            padding=True,
-            add_special_tokens=isinstance(first.prompt, str),  # a chat template brings its own
-        )
-        width = prompts["input_ids"].shape[1]
+        ids, mask = self._padded([self._wording.prompt(request.prompt) for request in requests])
+        width = ids.shape[1]
         arguments = self._stopping(first)
         if first.stop_loops:
             arguments["stopping_criteria"] = [_stop_loops(width)]
         with torch.inference_mode():
             output = self._model.generate(
-                input_ids=prompts["input_ids"].to(self.device),
-                attention_mask=prompts["attention_mask"].to(self.device),
+                input_ids=ids.to(self.device),
+                attention_mask=mask.to(self.device),
                 max_new_tokens=first.max_new_tokens,
                 do_sample=False,
-                pad_token_id=self._tokenizer.pad_token_id,
+                pad_token_id=self._wording.padding,
                 logits_processor=[_refuse_nan],
                 **arguments,
             )
-        added = output[:, width:].tolist()
-        ends = self._model.generation_config.eos_token_id
-        # Rows that stopped early are filled up with the pad token.
-        ends = {*(ends if isinstance(ends, list) else [ends]), self._tokenizer.pad_token_id}
-        return [self._response(tokens, ends, first) for tokens in added]
+        return [self._wording.response(tokens, first) for tokens in output[:, width:].tolist()]
 
-    def _response(self, tokens: list[int], ends: set[int], request: Generate) -> Response:
-        length = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
-        # A vocabulary may be padded: rows of the output that stand for nothing say nothing.
-        known = [token for token in tokens[:length] if token < len(self._tokenizer)]
-        text = self._tokenizer.decode(known, skip_special_tokens=True)
-        cut = min((at for string in request.stop if (at := text.find(string)) >= 0), default=None)
-        if cut is not None:
-            return Response(text[:cut], length, "stop")
-        if request.stop_loops and repeats_itself(tokens[:length]):
-            return Response(text, length, "loop")
-        return Response(text, length, "stop" if length < len(tokens) else "length")
+    def _padded(self, rows: Sequence[list[int]]) -> tuple["Tensor", "Tensor"]:
+        """Rows of tokens in one tensor, padded on the left, and where they are."""
+        import torch
+
+        width = max(len(tokens) for tokens in rows)
+        ids = torch.full((len(rows), width), self._wording.padding)
+        mask = torch.zeros((len(rows), width), dtype=torch.long)
+        for i, tokens in enumerate(rows):
+            ids[i, width - len(tokens) :] = torch.tensor(tokens)
+            mask[i, width - len(tokens) :] = 1
+        return ids, mask
 
     def _compare(self, requests: Sequence[LogLikelihood]) -> list[Response]:
         """Log-likelihoods of continuations: a row each, all padded on the left, so that what is scored comes last."""
         import torch
 
-        rows = [self._row(request.prompt, text) for request in requests for text in request.continuations]
-        width, most = max(len(tokens) for tokens, _ in rows), max(scored for _, scored in rows)
-        ids = torch.full((len(rows), width), self._tokenizer.pad_token_id)
-        mask = torch.zeros((len(rows), width), dtype=torch.long)
-        for i, (tokens, _) in enumerate(rows):
-            ids[i, width - len(tokens) :] = torch.tensor(tokens)
-            mask[i, width - len(tokens) :] = 1
+        rows = [self._wording.row(request.prompt, text) for request in requests for text in request.continuations]
+        ids, mask = self._padded([tokens for tokens, _ in rows])
+        width, most = ids.shape[1], max(scored for _, scored in rows)
         with torch.inference_mode():
             logits = self._model(
                 input_ids=ids.to(self.device),
@@ -240,27 +212,14 @@ class TransformersEngine:
             _refuse_nan(ids, logits)
             chosen = ids[:, width - most :, None].to(self.device)
             each = logits.float().log_softmax(-1).gather(-1, chosen)[..., 0].double().cpu()
-        found = iter(zip(each, rows, strict=True))
-        return [_comparison(request, [next(found) for _ in request.continuations]) for request in requests]
-
-    def _row(self, prompt: str, continuation: str) -> tuple[list[int], int]:
-        """Tokens of a prompt with a continuation, and how many of them, the last ones, are scored.
-
-        Both are cut into tokens together, as in generated text; white space at the prompt's end goes to the
-        continuation, whose first token usually begins with it.
-        """
-        stem = prompt.rstrip()
-        tokens: list[int] = self._tokenizer(prompt + continuation)["input_ids"]
-        before = len(self._tokenizer(stem)["input_ids"]) if stem else self._leading(tokens)
-        if not before:  # the first token follows from something
-            start = self._tokenizer.bos_token_id
-            tokens, before = [self._tokenizer.eos_token_id if start is None else start, *tokens], 1
-        return tokens, max(1, len(tokens) - before)
-
-    def _leading(self, tokens: list[int]) -> int:
-        """How many special tokens a text begins with by itself."""
-        special = set(self._tokenizer.all_special_ids)
-        return next((i for i, token in enumerate(tokens) if token not in special), len(tokens))
+        found = iter(
+            [(scored, float(logs[most - scored :].sum())) for logs, (_, scored) in zip(each, rows, strict=True)]
+        )
+        responses = []
+        for request in requests:
+            scored, sums = zip(*(next(found) for _ in request.continuations), strict=True)
+            responses.append(comparison(request, scored, sums))
+        return responses
 
 
 def _load_model(folder: Path, dtype: Any) -> Any:
@@ -300,12 +259,6 @@ def _length(request: Request) -> int:
     return len(request.prompt if isinstance(request.prompt, str) else "".join(m.content for m in request.prompt))
 
 
-def _comparison(request: LogLikelihood, rows: Sequence[tuple["Tensor", tuple[list[int], int]]]) -> Response:
-    found = tuple(float(each[len(each) - scored :].sum()) for each, (_, scored) in rows)
-    likeliest = max(range(len(found)), key=found.__getitem__)
-    return Response(request.continuations[likeliest], sum(scored for _, (_, scored) in rows), log_likelihoods=found)
-
-
 def _refuse_nan(ids: "Tensor", logits: "Tensor") -> "Tensor":
     """The logits, if they are numbers; a greedy choice among others would be a token without meaning."""
     if bool(logits.isnan().any()):
@@ -322,7 +275,7 @@ def _stop_loops(width: int) -> Any:
     import torch
 
     def criterion(ids: "Tensor", scores: object, **_: object) -> "Tensor":
-        if (ids.shape[1] - width) % _BETWEEN_LOOKS:
+        if (ids.shape[1] - width) % BETWEEN_LOOKS:
             return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
         return torch.tensor([repeats_itself(row) for row in ids[:, width:].tolist()], device=ids.device)
 

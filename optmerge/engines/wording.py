@@ -22,8 +22,9 @@ class Wording:
         from transformers import AutoTokenizer
 
         self.generation = _generation_config(folder)
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        ends, padding = self.generation.eos_token_id, self._tokenizer.pad_token_id
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        ends, padding = self.generation.eos_token_id, self.tokenizer.pad_token_id
+        self.padding: int = self.tokenizer.eos_token_id if padding is None else padding
         # The pad token says nothing either; where the model has no end, only the limit ends a response.
         found = [*(ends if isinstance(ends, list) else [ends]), padding]
         self.ends: frozenset[int] = frozenset(token for token in found if token is not None)
@@ -36,12 +37,12 @@ class Wording:
         """
         tokens: list[int]
         if isinstance(prompt, str):
-            tokens = self._tokenizer(prompt)["input_ids"]
+            tokens = self.tokenizer(prompt)["input_ids"]
             return tokens or [self._start]
-        if not self._tokenizer.chat_template:
+        if not self.tokenizer.chat_template:
             raise OptmergeError("the tokenizer has no chat template; set task.chat=false, or take another's tokenizer")
         messages = [message._asdict() for message in prompt]
-        tokens = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        tokens = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         return tokens
 
     def row(self, prompt: str, continuation: str) -> tuple[list[int], int]:
@@ -51,8 +52,8 @@ class Wording:
         continuation, whose first token usually begins with it.
         """
         stem = prompt.rstrip()
-        tokens: list[int] = self._tokenizer(prompt + continuation)["input_ids"]
-        before = len(self._tokenizer(stem)["input_ids"]) if stem else self._leading(tokens)
+        tokens: list[int] = self.tokenizer(prompt + continuation)["input_ids"]
+        before = len(self.tokenizer(stem)["input_ids"]) if stem else self._leading(tokens)
         if not before:  # the first token follows from something
             tokens, before = [self._start, *tokens], 1
         return tokens, max(1, len(tokens) - before)
@@ -63,8 +64,8 @@ class Wording:
         looped = _looped(tokens[:length]) if request.stop_loops else None
         said = tokens[: length if looped is None else looped]
         # A vocabulary may be padded: rows of the output that stand for nothing say nothing.
-        known = [token for token in said if token < len(self._tokenizer)]
-        text: str = self._tokenizer.decode(known, skip_special_tokens=True)
+        known = [token for token in said if token < len(self.tokenizer)]
+        text: str = self.tokenizer.decode(known, skip_special_tokens=True)
         cut = min((at for string in request.stop if (at := text.find(string)) >= 0), default=None)
         if cut is not None:
             return Response(text[:cut], len(said), "stop")
@@ -74,13 +75,13 @@ class Wording:
 
     @property
     def _start(self) -> int:
-        token = self._tokenizer.bos_token_id
-        found: int = self._tokenizer.eos_token_id if token is None else token
+        token = self.tokenizer.bos_token_id
+        found: int = self.tokenizer.eos_token_id if token is None else token
         return found
 
     def _leading(self, tokens: Sequence[int]) -> int:
         """How many special tokens a text begins with by itself."""
-        special = set(self._tokenizer.all_special_ids)
+        special = set(self.tokenizer.all_special_ids)
         return next((i for i, token in enumerate(tokens) if token not in special), len(tokens))
 
 

@@ -126,7 +126,7 @@ def test_responses_that_repeat_themselves_are_stopped_where_that_is_asked_for(ba
         model.lm_head.bias = torch.nn.Parameter(torch.zeros(len(model.lm_head.weight)))
     model.save_pretrained(folder)
     engine = loaded(folder)
-    letters = engine._tokenizer.get_vocab()
+    letters = engine._wording.tokenizer.get_vocab()
     head = engine._model.lm_head
     head.register_forward_hook(lambda module, given, logits: logits + 5.0 * torch.eye(logits.shape[-1])[letters["k"]])
     cut, stopped = engine.run([Generate("abc", 100), Generate("abc", 100, stop_loops=True)])
@@ -148,7 +148,7 @@ def test_logits_that_are_no_numbers_fail_the_candidate_with_a_reason(babbler: Pa
 
 def test_tokens_beyond_the_tokenizers_say_nothing(babbler: Path) -> None:
     engine = loaded(babbler)
-    known = len(engine._tokenizer)
+    known = len(engine._wording.tokenizer)
     engine._model.resize_token_embeddings(known + 8)
     with torch.no_grad():
         engine._model.lm_head.weight[known:] *= 0
