@@ -3,21 +3,23 @@
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from optmerge.config import Config, compose_config, options_of
-from optmerge.errors import UsageError
+from optmerge.errors import OptmergeError, UsageError
 from optmerge.registered import source_sha256
 from optmerge.tasks import SPLITS, Problem, Split, Task
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from optmerge.engines import Engine, Response
 
 _AT_ONCE = 256  # problems between two looks at the progress bar
@@ -117,6 +119,9 @@ def _engine(model: str, config: Config, locations: Mapping[str, str], console: C
     if path.suffix not in (".yaml", ".yml"):
         folder = resolve(model, None)
         resident: Engine = module.build(options, folder, _dtype(folder))
+        if not getattr(module, "READS_WEIGHTS", False):
+            with console.status("loading"):
+                resident.mount(Folder(folder))
         return resident
     recipe = load_recipe(path)
     bench, like = open_sources(recipe, locations, lambda text: console.print(text, highlight=False, soft_wrap=True))
@@ -124,6 +129,34 @@ def _engine(model: str, config: Config, locations: Mapping[str, str], console: C
     with console.status("merging"):
         engine.mount(bench.final(recipe))
     return engine
+
+
+class Folder:
+    """A checkpoint as a candidate, for engines that read no weights by themselves.
+
+    Args:
+        folder: The checkpoint.
+    """
+
+    path: None = None
+
+    def __init__(self, folder: Path) -> None:
+        from optmerge.models import Checkpoint, check_fit
+
+        self._checkpoint = Checkpoint.open(folder, "model")
+        self.names = check_fit({"model": self._checkpoint}, base=None, tokenizer="model").names
+
+    @property
+    def recipe(self) -> NoReturn:
+        raise OptmergeError("a folder that is scored as it is has no recipe")
+
+    def tensors(self) -> Iterator[tuple[str, "Tensor"]]:
+        for name in self.names:
+            yield name, self._checkpoint.tensor(name)
+
+    def write_into(self, targets: Mapping[str, "Tensor"]) -> None:
+        for name, tensor in self.tensors():
+            targets[name].copy_(tensor)
 
 
 def _dtype(folder: Path) -> str:

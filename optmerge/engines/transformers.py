@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from optmerge.flow import LiveCandidate, LiveLayers
 
+READS_WEIGHTS = True  # of the folder that it is built with, if there are any
+
 _TINY = 50_000_000  # parameters
 
 
