@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conftest import made_once
 
 from end_to_end.studies import Search, run_process, started
 from optmerge.__main__ import run
@@ -33,20 +34,22 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from optmerge.tasks.numbers import last_number
     from optmerge.zoo import QUICK_PLAN, make
 
-    folder = tmp_path_factory.mktemp("zoo") / "japanese"
     sizes = {"search_problems": 24, "validation_problems": 12, "test_problems": 16}
     plan = dataclasses.replace(QUICK_PLAN, base_answers_japanese=1.0, **sizes)
-    make(folder, seed=0, report=lambda line: None, plan=plan)
-    engine = transformers.build(transformers.Options(threads=1), folder / "base", "float32")
-    for path in (folder / "problems").glob("*.jsonl"):
-        problems = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        responses = engine.run([Generate(problem["question"], 32, ()) for problem in problems])
-        for problem, response in zip(problems, responses, strict=True):
-            said = last_number(response.text)
-            problem["answer"] = problem["answer"] if said is None else str(said)
-        lines = [json.dumps(problem, ensure_ascii=False) + "\n" for problem in problems]
-        path.write_text("".join(lines), encoding="utf-8")
-    return folder
+
+    def make_japanese(folder: Path) -> None:
+        make(folder, seed=0, report=lambda line: None, plan=plan)
+        engine = transformers.build(transformers.Options(threads=1), folder / "base", "float32")
+        for path in (folder / "problems").glob("*.jsonl"):
+            problems = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            responses = engine.run([Generate(problem["question"], 32, ()) for problem in problems])
+            for problem, response in zip(problems, responses, strict=True):
+                said = last_number(response.text)
+                problem["answer"] = problem["answer"] if said is None else str(said)
+            lines = [json.dumps(problem, ensure_ascii=False) + "\n" for problem in problems]
+            path.write_text("".join(lines), encoding="utf-8")
+
+    return made_once(tmp_path_factory, "japanese", make_japanese)
 
 
 def on(zoo: Path) -> list[str]:
@@ -77,11 +80,16 @@ def small(zoo: Path) -> list[str]:
 @pytest.fixture(scope="session")
 def search(zoo: Path, tmp_path_factory: pytest.TempPathFactory) -> Search:
     """A whole search, run once as a user runs it; look at it only, or copy it."""
-    cwd = tmp_path_factory.mktemp("search")
     overrides = (*on(zoo), "study.trials=4", "study.finalists=2", "tracking=none")
-    done = run_process(*overrides, cwd=cwd)
-    assert done.returncode == 0, done.stderr
-    return Search(cwd, overrides, done.stdout)
+
+    def run_search(cwd: Path) -> None:
+        cwd.mkdir()
+        done = run_process(*overrides, cwd=cwd)
+        assert done.returncode == 0, done.stderr
+        (cwd.parent / "search.printed").write_text(done.stdout)
+
+    cwd = made_once(tmp_path_factory, "search", run_search)
+    return Search(cwd, overrides, (cwd.parent / "search.printed").read_text())
 
 
 @pytest.fixture

@@ -96,7 +96,9 @@ def test_what_cannot_be_scored_is_refused_in_one_line(
 # Tasks of the user's own
 
 
-def test_a_task_in_a_file_is_searched_and_scored(zoo: Path, small: list[str], here: Path) -> None:
+def test_a_task_in_a_file_is_searched_and_scored(
+    zoo: Path, small: list[str], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """By several workers, who need the file too."""
     (here / "length.py").write_text(LENGTH)
     done = run_process(
@@ -107,14 +109,14 @@ def test_a_task_in_a_file_is_searched_and_scored(zoo: Path, small: list[str], he
     result = scored(here / "studies" / "demo-seed0" / "result.json")
     assert len(result["task"]["plugin"]) == 64
     assert all(0 < float(trial.value or 0) < 1 for trial in trials(here) if trial.state.name == "COMPLETE")
-    again = run_process(*small, *own_task(zoo), "study.trials=4", cwd=here)
-    assert again.returncode == 2
-    assert "unknown task 'length'" in again.stderr
+    again = [*small, *own_task(zoo), "study.trials=4"]
+    assert run(again) == 2
+    assert "unknown task 'length'" in capsys.readouterr().err
     (here / "length.py").write_text(LENGTH.replace("1 / (1", "2 / (2"))
-    changed = run_process("--plugin", "length.py", *small, *own_task(zoo), "study.trials=4", cwd=here)
-    assert changed.returncode == 2
-    assert "task.plugin" in changed.stderr
-    assert_one_message(changed.stderr)
+    assert run(["--plugin", "length.py", *again]) == 2
+    changed = capsys.readouterr().err
+    assert "task.plugin" in changed
+    assert_one_message(changed)
 
 
 @pytest.mark.parametrize(
