@@ -45,7 +45,8 @@ def add_file(path: Path) -> None:
     except Exception as error:  # whatever somebody's file does
         line = next((entry.lineno for entry in _frames(error) if entry.filename == str(path)), None)
         where = f"{path}, line {line}" if line else str(path)
-        raise UsageError(f"--plugin {where}: {type(error).__name__}: {str(error).splitlines()[0]}") from error
+        reason = next(iter(str(error).splitlines()), "")
+        raise UsageError(f"--plugin {where}: {type(error).__name__}: {reason}") from error
     if not (hasattr(module, "build") and hasattr(module, "Options")):
         raise UsageError(f"--plugin {path}: a task needs `Options` and `build`; see CONTRIBUTING.md")
     _FILES[name] = (path, module)

@@ -46,6 +46,7 @@ def test_every_member_of_every_group_composes(group: str, name: str) -> None:
         ("engine", "openai"): "engine=openai .* cannot run merges; use evaluate",
         ("task", "own"): "task.name is missing",
         ("task", "composite"): "task.parts is empty",
+        ("task", "lm_eval"): "task.task is missing|pip install",
     }
     if (group, name) in refused:
         with pytest.raises(UsageError, match=refused[group, name]):

@@ -175,9 +175,7 @@ def find_plugins(config: Config) -> Plugins:
 def _check_engine(config: Config, module: ModuleType) -> None:
     """Refuse an engine that takes no candidates: its module says so, as an engine is built only after the sources."""
     if getattr(module, "NEEDS", "weights") == "nothing":
-        raise UsageError(
-            f"engine={config.engine['name']} answers with what is behind the server; it cannot run merges; use evaluate"
-        )
+        raise UsageError(module.REFUSAL)
 
 
 def _check_merging(config: Config, sampler: Sampler) -> None:
@@ -275,6 +273,8 @@ def assemble(config: Config, plugins: Plugins, say: Say) -> Assembly:
         say(f"note: {notice}")
     problems = {split: plugins.task.problems(split) for split in SPLITS}
     check_disjoint(problems)
+    if config.study.problems is not None and config.task["name"] == "composite":
+        raise UsageError("study.problems: a sample would not keep the weights of task=composite; leave it null")
     for guard in plugins.task.guards:
         if guard.of is not None and guard.of not in config.models.sources:
             known = ", ".join(sorted(config.models.sources))

@@ -15,7 +15,7 @@ from rich.table import Table
 from optmerge.config import Config, compose_config, options_of
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.registered import source_sha256
-from optmerge.tasks import SPLITS, Problem, Split, Task
+from optmerge.tasks import SORTING, SPLITS, Problem, Split, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,6 +55,8 @@ def evaluate(
     name: Split | None = next((known for known in SPLITS if known == split), None)
     if name is None:
         raise UsageError(f"split={split}: unknown; known are {', '.join(SPLITS)}")
+    if json_path is not None and (json_path.is_dir() or not json_path.name):
+        raise UsageError(f"json={json_path}: this is a folder; name a file")
     if json_path is not None and not json_path.absolute().parent.is_dir():
         raise UsageError(f"json={json_path}: there is no folder {json_path.absolute().parent}")
     config = compose_config(overrides)
@@ -70,16 +72,16 @@ def evaluate(
     each = [dict(task.score(problem, response)) for problem, response in zip(problems, responses, strict=True)]
     import numpy as np
 
-    metrics = dict.fromkeys(metric for one in each for metric in one)
+    metrics = dict.fromkeys(metric for one in each for metric in one if metric != SORTING)
     scores = {metric: bootstrap(np.array([one[metric] for one in each if metric in one])) for metric in metrics}
     table = Table(title=f"{model}: {config.task['name']}, {name}", title_justify="left")
     table.add_column("score")
     table.add_column("mean", justify="right")
     table.add_column("95% interval", justify="right")
-    shares = all(0 <= value <= 1 for one in each for value in one.values())
-    form = "{:.1%}" if shares else "{:.4f}"
+    goals = {goal.name: goal for goal in (*task.objectives, *(guard.goal for guard in task.guards))}
     for metric, score in scores.items():
-        table.add_row(metric, form.format(score.score), f"{form.format(score.low)} to {form.format(score.high)}")
+        shown = goals.get(metric, task.objectives[0]).shown
+        table.add_row(metric, shown(score.score), f"{shown(score.low)} to {shown(score.high)}")
     console.print(table)
     tokens = sum(response.tokens for response in responses)
     facts = {**task.facts, **({"plugin": sha256} if (sha256 := source_sha256(module)) else {})}
@@ -161,6 +163,8 @@ class Folder:
 
 def _dtype(folder: Path) -> str:
     """The type of a checkpoint's weights, as its configuration has it."""
+    if not (folder / "config.json").is_file():
+        raise UsageError(f"{folder} holds no model: it has no config.json; an adapter is scored merged, by its recipe")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return str(config.get("dtype") or config.get("torch_dtype") or "float32")
 

@@ -301,7 +301,7 @@ def _known_study(assembly: Assembly, database: "Database") -> OpenStudy | None:
 
 def create_study(assembly: Assembly, database: "Database") -> OpenStudy:
     """Create the study of a configuration."""
-    from optmerge.study.charter import found_study
+    from optmerge.study.charter import OBJECTIVE, found_study
     from optmerge.study.slots import Plan
 
     config, plugins = assembly.config, assembly.plugins
@@ -314,7 +314,7 @@ def create_study(assembly: Assembly, database: "Database") -> OpenStudy:
         maximize=plugins.task.objectives[0].direction == "maximize",
         max_retries=config.study.max_retries,
     )
-    return found_study(
+    opened = found_study(
         database,
         str(config.study.name),
         identity=assembly.identity(),
@@ -322,6 +322,8 @@ def create_study(assembly: Assembly, database: "Database") -> OpenStudy:
         plan=plan,
         starts=starts,
     )
+    opened.study.set_user_attr(OBJECTIVE, dataclasses.asdict(plugins.task.objectives[0]))
+    return opened
 
 
 def starting_genomes(assembly: Assembly) -> list[dict[str, Any]]:

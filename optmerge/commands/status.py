@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from optmerge.commands.worker import named_study
-from optmerge.study.charter import OpenStudy
-from optmerge.study.slots import DIED, ERROR, HANDED_BACK, Ledger
+from optmerge.study.charter import OBJECTIVE, OpenStudy
+from optmerge.study.slots import DIED, ERROR, HANDED_BACK, Ledger, violation
+from optmerge.tasks import Objective
 
 _RECENT = timedelta(minutes=10)  # the rate is that of so long
 
@@ -43,7 +44,8 @@ def print_status(overrides: Sequence[str], console: Console) -> None:
     say(f"  {_counts(trials, ledger, len(running))}")
     best = _best(finished, opened)
     if best is not None:
-        say(f"  best {best.value:.1%}, trial {best.number}" if best.value is not None else "")
+        goal = Objective(**opened.study.user_attrs.get(OBJECTIVE, {"name": "fitness"}))
+        say(f"  best {goal.shown(best.value or 0.0)}, trial {best.number}")
     rate = _rate(finished)
     if rate and state == "running":
         left = (budget - len(finished)) / rate
@@ -69,6 +71,7 @@ def _counts(trials: Sequence[FrozenTrial], ledger: Ledger, running: int) -> str:
 
 def _best(finished: Sequence[FrozenTrial], opened: OpenStudy) -> FrozenTrial | None:
     complete = [trial for trial in finished if trial.value is not None and trial.state == TrialState.COMPLETE]
+    complete = [trial for trial in complete if not violation(trial)]
     sign = 1.0 if opened.plan.maximize else -1.0
     return max(complete, key=lambda trial: sign * (trial.value or 0.0), default=None)
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from optmerge.commands.assembly import Assembly, Run, assemble, find_plugins
 from optmerge.commands.ending import finish
 from optmerge.commands.search import objective_of, open_database, quiet_libraries, start_engine
+from optmerge.commands.workers import CODE_FOLDER
 from optmerge.config import Config, compose_config, explain, masked, typed_config
 from optmerge.errors import UsageError
 from optmerge.study.charter import CONFIG, OpenStudy, open_study
@@ -52,6 +53,7 @@ def carried_config(opened: OpenStudy, here: Config, overrides: Sequence[str]) ->
             )
     own = [word for word in overrides if not word.startswith("storage") and not word.startswith("end=")]
     carried = opened.study.user_attrs[CONFIG]
+    _forget_code(carried["task"])
     carried["storage"] = dataclasses.asdict(here.storage)
     carried["study"]["folder"] = here.study.folder
     if carried["tracking"]["name"] == here.tracking["name"] and "uri" in here.tracking:
@@ -62,6 +64,14 @@ def carried_config(opened: OpenStudy, here: Config, overrides: Sequence[str]) ->
         raise UsageError(explain(error)) from error
     assert isinstance(merged, DictConfig)
     return typed_config(merged, {})
+
+
+def _forget_code(task: dict[str, Any]) -> None:
+    """Take folders whose code would be run out of a task's settings: a database may not name them."""
+    task.pop(CODE_FOLDER, None)
+    for value in task.values():
+        if isinstance(value, dict):
+            _forget_code(value)
 
 
 def run_worker(overrides: Sequence[str], console: Console) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from optmerge.tracking import Tracker
 
 _PAUSE = 1.0  # seconds between two looks
 RESULT = "result.json"
+CODE_FOLDER = "include_path"  # a setting of tasks
 
 
 def run_workers(assembly: Assembly, opened: OpenStudy, tracker: Tracker, folder: Path, console: Console) -> None:
@@ -60,10 +62,25 @@ def _crew(assembly: Assembly, folder: Path) -> Any:
         crew.stop()
 
 
+def code_folders(task: Mapping[str, Any], where: str = "task") -> Iterator[tuple[str, str]]:
+    """The settings of a task that name folders whose code is run: workers learn of them from their command line alone.
+
+    Args:
+        task: Settings of a task, or a part of them.
+        where: What comes before the names of these settings.
+    """
+    for name, value in task.items():
+        if name == CODE_FOLDER and value is not None:
+            yield f"{where}.{name}", str(Path(value).absolute())
+        elif isinstance(value, Mapping):
+            yield from code_folders(value, f"{where}.{name}")
+
+
 def _job(assembly: Assembly, folder: Path) -> Job:
     config = assembly.config
     settings = [f"study.folder={config.study.folder}"]
     settings += [f"storage.{name}={getattr(config.storage, name):g}" for name in ("patience", "beat", "grace")]
+    settings += [f"{setting}={folder}" for setting, folder in code_folders(config.task)]
     settings += [word for path in added_files() for word in ("--plugin", str(path))]
     return Job(
         str(config.study.name),

@@ -1,5 +1,6 @@
 """Responses from a model of the transformers library that stays in memory; candidates are copied into it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 READS_WEIGHTS = True  # of the folder that it is built with, if there are any
 
 _TINY = 50_000_000  # parameters
+_NAN = "the merged model's logits are not numbers (NaN)"
 
 
 @dataclass
@@ -133,6 +135,7 @@ class TransformersEngine:
         responses: dict[int, Response] = {}
         while order:
             batch = _alike(requests, order[: self._batch_size])
+            batch = batch[: max(1, self._batch_size // _rows(requests[batch[0]]))]
             try:
                 for i, response in zip(batch, self._answer([requests[i] for i in batch]), strict=True):
                     responses[i] = response
@@ -197,10 +200,22 @@ class TransformersEngine:
         return ids, mask
 
     def _compare(self, requests: Sequence[LogLikelihood]) -> list[Response]:
-        """Log-likelihoods of continuations: a row each, all padded on the left, so that what is scored comes last."""
+        """Log-likelihoods of continuations, a row each."""
+        rows = [self._wording.row(request.prompt, text) for request in requests for text in request.continuations]
+        sums: list[float] = []
+        for start in range(0, len(rows), self._batch_size):
+            sums += self._sums(rows[start : start + self._batch_size])
+        found = iter(zip((scored for _, scored in rows), sums, strict=True))
+        responses = []
+        for request in requests:
+            scored, likelihoods = zip(*(next(found) for _ in request.continuations), strict=True)
+            responses.append(comparison(request, scored, likelihoods))
+        return responses
+
+    def _sums(self, rows: Sequence[tuple[list[int], int]]) -> list[float]:
+        """The log-likelihood of the last tokens of each row; all are padded on the left, so that these come last."""
         import torch
 
-        rows = [self._wording.row(request.prompt, text) for request in requests for text in request.continuations]
         ids, mask = self._padded([tokens for tokens, _ in rows])
         width, most = ids.shape[1], max(scored for _, scored in rows)
         with torch.inference_mode():
@@ -211,17 +226,12 @@ class TransformersEngine:
                 use_cache=False,
                 logits_to_keep=most + 1,
             ).logits[:, :-1]
-            _refuse_nan(ids, logits)
             chosen = ids[:, width - most :, None].to(self.device)
             each = logits.float().log_softmax(-1).gather(-1, chosen)[..., 0].double().cpu()
-        found = iter(
-            [(scored, float(logs[most - scored :].sum())) for logs, (_, scored) in zip(each, rows, strict=True)]
-        )
-        responses = []
-        for request in requests:
-            scored, sums = zip(*(next(found) for _ in request.continuations), strict=True)
-            responses.append(comparison(request, scored, sums))
-        return responses
+        sums = [float(logs[most - scored :].sum()) for logs, (_, scored) in zip(each, rows, strict=True)]
+        if any(math.isnan(one) for one in sums):
+            raise OptmergeError(_NAN)
+        return sums
 
 
 def _load_model(folder: Path, dtype: Any) -> Any:
@@ -254,6 +264,11 @@ def _alike(requests: Sequence[Request], order: Sequence[int]) -> list[int]:
     return [i for i in order if kind(requests[i]) == kind(requests[order[0]])]
 
 
+def _rows(request: Request) -> int:
+    """How many rows of a batch a request takes."""
+    return len(request.continuations) if isinstance(request, LogLikelihood) else 1
+
+
 def _length(request: Request) -> int:
     """About how long a request is."""
     if isinstance(request, LogLikelihood):
@@ -264,7 +279,7 @@ def _length(request: Request) -> int:
 def _refuse_nan(ids: "Tensor", logits: "Tensor") -> "Tensor":
     """The logits, if they are numbers; a greedy choice among others would be a token without meaning."""
     if bool(logits.isnan().any()):
-        raise OptmergeError("the merged model's logits are not numbers (NaN)")
+        raise OptmergeError(_NAN)
     return logits
 
 

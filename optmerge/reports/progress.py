@@ -61,7 +61,8 @@ class ProgressLine:
     def _count(self, trial: FrozenTrial) -> None:
         self._done += trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         self._pruned += trial.state == TrialState.PRUNED
-        if trial.state == TrialState.COMPLETE and trial.value is not None:
+        feasible = all(value <= 0 for value in trial.constraints.values())
+        if trial.state == TrialState.COMPLETE and trial.value is not None and feasible:
             better = max if self._goal.direction == "maximize" else min
             self._best = trial.value if self._best is None else better(self._best, trial.value)
 

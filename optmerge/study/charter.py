@@ -14,6 +14,7 @@ from optmerge.study.slots import Plan
 
 SCHEMA, SCHEMA_VERSION = "optmerge:schema", 4  # system attribute: which trials a study has, and where they keep what
 CONFIG = "config"  # user attribute: the whole configuration, but for addresses
+OBJECTIVE = "objective"  # user attribute: what is searched for, for people
 STARTS = "optmerge:starts"  # system attribute: genomes that it begins with
 _PLAN = "optmerge:plan"  # system attribute
 

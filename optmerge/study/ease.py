@@ -26,7 +26,7 @@ def scores_of_sources(
     task: Task,
     watch: Callable[[str], None],
 ) -> Found:
-    """Alias to metric to encoded scores of the search problems, of all sources that can be run.
+    """Alias to metric to encoded scores of the search problems.
 
     What is found is kept with the study. Where several workers begin at once, what the first of them found holds for
     all: orders of problems must be the same everywhere, and scores of two machines may differ.
@@ -38,25 +38,28 @@ def scores_of_sources(
         engine: Answers.
         task: Asks and scores.
         watch: Called with the alias of each source before it is asked.
+
+    Raises:
+        OptmergeError: If a source cannot be run.
     """
     known: Found | None = opened.study.user_attrs.get(SOURCES)
     if known is None:
-        scored = {alias: _scores(recipe, alias, workbench, engine, task, watch) for alias, recipe in sources.items()}
-        found = {alias: scores for alias, scores in scored.items() if scores}
+        found = {alias: _scores(recipe, alias, workbench, engine, task, watch) for alias, recipe in sources.items()}
         known = opened.database.settle(opened.study_id, SOURCES, found)
     return known
 
 
-def ease_of_problems(found: Found, task: Task) -> NDArray[np.float64] | None:
+def ease_of_problems(found: Found, task: Task) -> NDArray[np.float64]:
     """A number a search problem, which is the higher the easier it is: the mean of the sources' scores `task.ease`.
 
     Returns:
-        Shape (problems,), or None if no source could be run.
+        Shape (problems,).
     """
     each = [decode(scores[task.ease]) for scores in found.values()]
     goal = task.objectives[0]
     sign = goal.sign if goal.name == task.ease else 1.0
-    return sign * np.mean(each, axis=0) if each else None
+    mean: NDArray[np.float64] = sign * np.mean(each, axis=0)
+    return mean
 
 
 def floors_of_guards(found: Found, task: Task, base: str | None) -> dict[str, float]:
@@ -66,9 +69,6 @@ def floors_of_guards(found: Found, task: Task, base: str | None) -> dict[str, fl
         found: What the sources score.
         task: Has the guards.
         base: Alias of the base, if there is one.
-
-    Raises:
-        OptmergeError: If a guard's source could not be run.
     """
     floors = {}
     for guard in task.guards:
@@ -76,22 +76,19 @@ def floors_of_guards(found: Found, task: Task, base: str | None) -> dict[str, fl
             alias: guard.goal.sign * float(np.nanmean(decode(scores[guard.goal.name])))
             for alias, scores in found.items()
         }
-        source = guard.of or base or max(means, key=means.__getitem__, default="")
-        if source not in means:
-            raise OptmergeError(f"the guard {guard.name} holds merges against {source!r}, which could not be scored")
-        floors[guard.name] = means[source] - guard.margin
+        floors[guard.name] = means[guard.of or base or max(means, key=means.__getitem__)] - guard.margin
     return floors
 
 
 def _scores(
     recipe: Recipe, alias: str, workbench: Bench, engine: Engine, task: Task, watch: Callable[[str], None]
 ) -> dict[str, Encoded]:
-    """What a source scores; nothing if it cannot be run."""
+    """What a source scores."""
     watch(alias)
     problems, evaluation = task.problems("search"), Evaluation()
     try:
         engine.mount(workbench.final(recipe))
         answer(engine, task, problems, range(len(problems)), evaluation)
-    except OptmergeError:
-        return {}
+    except OptmergeError as error:
+        raise OptmergeError(f"the source {alias} cannot be scored on the search problems: {error}") from error
     return {metric: encode(scores) for metric, scores in evaluation.scores.items()}

@@ -1,5 +1,6 @@
 """Scoring a mounted candidate on problems."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optmerge.engines import Engine
+from optmerge.errors import OptmergeError
 from optmerge.study.memory import Memory
 from optmerge.tasks import Problem, Task
 
@@ -83,4 +85,6 @@ def _spent(evaluation: Evaluation, phase: str, began: float) -> None:
 
 def _put(scores: dict[str, NDArray[np.float64]], i: int, values: Mapping[str, float], count: int) -> None:
     for metric, value in values.items():
+        if not math.isfinite(value):
+            raise OptmergeError(f"{metric} of a problem is {value}: the merge's answers cannot be scored")
         scores.setdefault(metric, np.full(count, np.nan))[i] = value

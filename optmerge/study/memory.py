@@ -30,7 +30,7 @@ class Memory:
         self._path = path
         self._known: dict[str, Response] = {}
         if path is not None and path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in path.read_bytes().split(b"\n"):
                 try:
                     record = json.loads(line)
                     response = record["response"] | {"log_likelihoods": tuple(record["response"]["log_likelihoods"])}

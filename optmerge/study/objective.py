@@ -18,7 +18,7 @@ from optmerge.space.gene import Value
 from optmerge.study.batches import dealt
 from optmerge.study.evaluation import Evaluation, answer
 from optmerge.study.memory import Memory
-from optmerge.study.slots import Ledger, Slot, slot_of
+from optmerge.study.slots import Ledger, Slot, slot_of, violation
 from optmerge.study.trial_scores import (
     ESTIMATE,
     ESTIMATE_ERROR,
@@ -91,7 +91,8 @@ class Objective:
         known = self._same_recipe(recipe, slot, ledger)
         if known is not None:
             taken = {name: value for name, value in known.user_attrs.items() if name in _OF_THE_RECIPE}
-            return Outcome(known.state, known.value, taken | {PROBLEMS: 0, SAME_AS: known.number})
+            taken |= {PROBLEMS: 0, SAME_AS: known.number}
+            return Outcome(known.state, known.value, taken, dict(known.constraints))
         evaluation, memory = Evaluation(), self.memory.of(recipe) if self.memory else Memory(None)
         left: dict[str, object] = {RECIPE: recipe.sha256}
         mounted = False
@@ -138,8 +139,11 @@ class Objective:
 
     def _constraints(self, evaluation: Evaluation) -> dict[str, float]:
         """How far below its floor each guard's mean is; 0 or less where it is kept."""
-        means = {guard.name: guard.goal.sign * evaluation.mean(guard.goal.name) for guard in self.task.guards}
-        return {name: self.floors[name] - mean for name, mean in means.items()}
+        found = {}
+        for guard in self.task.guards:
+            mean = guard.goal.sign * float(np.nanmean(kept(evaluation.scores[guard.goal.name])))  # as floors are kept
+            found[guard.name] = self.floors[guard.name] - mean
+        return found
 
     def _same_recipe(self, recipe: Recipe, slot: Slot, ledger: Ledger) -> FrozenTrial | None:
         """A trial that has answered for the same recipe: different genomes may decode to one.
@@ -167,7 +171,8 @@ class Objective:
         if last < 0:
             return None
         goal = self.task.objectives[0]
-        survivors = finished_trials(ledger.generation(last), goal.name, goal.direction)
+        feasible = [trial for trial in ledger.generation(last) if not violation(trial)]
+        survivors = finished_trials(feasible, goal.name, goal.direction)
         chosen = self.pruner.reference(survivors, ledger.plan.population)
         return chosen.scores() if chosen else None
 

@@ -144,8 +144,8 @@ class Judge:
             answer(self._engine, self._task, problems, wanted, evaluation)
             encoded = {name: encode(scores) for name, scores in evaluation.scores.items()}
             self._study.set_user_attr(key, encoded)
-            return decode(encoded[metric])
-        return kept[metric]
+            kept = {name: decode(scores) for name, scores in encoded.items()}
+        return kept.get(metric, np.full(len(problems), np.nan))
 
     def best(self, recipes: Mapping[str, Recipe], what: str) -> "Best":
         """The recipe that is best on validation, the first of equals.
@@ -163,6 +163,8 @@ class Judge:
         for look in range(_LOOKS):
             seen += order[count * look // _LOOKS : count * (look + 1) // _LOOKS]
             found = self._race(racing, seen, what)
+            if not len(next(iter(found.values()))):  # few problems, or none but those of guards yet
+                continue
             leader = max(found, key=lambda name: float(found[name].mean()))
             racing = {
                 name: recipes[name]

@@ -5,6 +5,7 @@ becomes of them: that of its lowest-numbered trial that finished. What a slot's 
 the slot, and the results of closed generations alone, so workers may take slots in any order.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -188,7 +189,7 @@ class Ledger:
         return None
 
     def _signed(self, trial: FrozenTrial) -> float | None:
-        if trial.state != TrialState.COMPLETE or trial.value is None:
+        if trial.state != TrialState.COMPLETE or trial.value is None or violation(trial):
             return None
         return trial.value if self.plan.maximize else -trial.value
 
@@ -235,7 +236,7 @@ def slot_of(trial: FrozenTrial) -> Slot:
 
 def violation(trial: FrozenTrial) -> float:
     """By how much a trial breaks its constraints, all together; 0 if it keeps them."""
-    return sum(max(0.0, value) for value in trial.constraints.values())
+    return sum(max(0.0, value) if value == value else math.inf for value in trial.constraints.values())
 
 
 def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:

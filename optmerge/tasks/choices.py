@@ -63,8 +63,10 @@ def answers_among(options: ChoiceOptions) -> Answers:
         choices = choices_of(row, options)
         if len(choices) < 2 or len(choices) > len(options.labels):
             return None
-        text = str(cell).strip()
-        place = _place(text, choices, options, row)
+        if isinstance(cell, int) and not isinstance(cell, bool):  # a number counts, whatever the choices say
+            place: int | None = cell - options.first_label
+        else:
+            place = _place(str(cell).strip(), choices, options, row)
         return None if place is None or not 0 <= place < len(choices) else str(place)
 
     return Answers(read, f"one of at least two choices in {', '.join(options.choices)}, by label, place or text")

@@ -20,11 +20,10 @@ from typing import Any
 
 from optmerge.engines import Request, Response
 from optmerge.errors import UsageError
-from optmerge.tasks.task import Guard, Objective, Problem, Split, Task, sha256_of
+from optmerge.registered import source_sha256
+from optmerge.tasks.task import APART, SORTING, Guard, Objective, Problem, Split, Task, sha256_of
 
 SCORE = "score"  # the weighted mean
-_EASE = "ease"
-_APART = 4.0  # more than eases of one part differ: sorted by ease, problems are sorted by part first
 
 
 @dataclass
@@ -47,6 +46,7 @@ class _Part:
     where: str  # in the configuration
     task: Task
     weight: float  # of all; 0 for a guard
+    plugin: str | None  # the hash of its file, if that is not ours
 
 
 def build(options: Options) -> "Composite":
@@ -79,14 +79,15 @@ def _part(name: str, kind: str, settings: Any, weight: float) -> _Part:
 
     where = f"task.{kind}.{name}"
     known = {"parts": {"weight", "task"}, "guards": {"margin", "of", "task"}}[kind]
-    if not isinstance(settings, Mapping) or not set(settings) <= known or "task" not in settings:
+    whole = isinstance(settings, Mapping) and set(settings) <= known and isinstance(settings.get("task"), Mapping)
+    if not whole:
         raise UsageError(f"{where} needs `task`, the settings of a task, and may have {', '.join(sorted(known))}")
     with _named(where):
         module, options = options_of("task", settings["task"], "optmerge.tasks")
         task: Task = module.build(options)
     if len(task.objectives) != 1 or task.guards:
         raise UsageError(f"{where}: a task of several objectives or with guards cannot be part of another")
-    return _Part(name, where, task, weight)
+    return _Part(name, where, task, weight, source_sha256(module))
 
 
 def _guard(part: _Part, margin: float, of: str | None) -> Guard:
@@ -121,7 +122,7 @@ class Composite:
         goals = [part.task.objectives[0] for part in parts if part.weight]
         shares = all(goal.share and goal.direction == "maximize" for goal in goals)
         self.objectives: Sequence[Objective] = (Objective(SCORE, share=shares),)
-        self.ease = _EASE
+        self.ease = SORTING
         self._owners: dict[str, tuple[int, Problem, float]] = {}  # id to its part, the part's own problem, its factor
 
     @property
@@ -162,7 +163,7 @@ class Composite:
         found, goal = part.task.score(own, response), part.task.objectives[0]
         named = {f"{part.name}/{name}": value for name, value in found.items()}
         fitness = {SCORE: goal.sign * factor * found[goal.name]} if part.weight else {}
-        return {**fitness, **named, _EASE: _APART * number + found[part.task.ease]}
+        return {**fitness, **named, SORTING: APART * number + found[part.task.ease]}
 
     def fingerprint(self) -> dict[str, str]:
         found = {
@@ -170,5 +171,6 @@ class Composite:
             for part in self._parts
             for name, sha256 in self._of_part(part, lambda task: task.fingerprint()).items()
         }
+        found |= {f"{part.name}.plugin": part.plugin for part in self._parts if part.plugin}
         weights = {part.name: round(part.weight, 12) for part in self._parts}
         return found | {"weights": sha256_of(weights), "guards": sha256_of([str(guard) for guard in self.guards])}

@@ -149,6 +149,6 @@ class DataTask:
             if field.metadata.get("decides_scores", True)
         }
         if self._options.examples is not None:
-            settings["examples"] = list(self._asker.examples())
+            settings["examples"] = [self._options.examples.separator, *self._asker.examples()]
         found = {**problems, **settings, **self._scoring.facts}
         return {name: sha256_of(value) for name, value in found.items()}

@@ -45,7 +45,11 @@ def build(options: Options) -> DataTask:
 def bare(text: str) -> str:
     """A text without what does not matter: width of characters (NFKC), case, punctuation at its ends, white space."""
     folded = "".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return folded.strip("".join({mark for mark in folded if unicodedata.category(mark).startswith("P")}))
+    bared = folded.strip("".join({mark for mark in folded if unicodedata.category(mark).startswith("P")}))
+    if not bared:  # it is nothing but marks
+        return folded
+    before = folded[: folded.index(bared)]
+    return f"-{bared}" if before.endswith("-") and bared[0].isdecimal() else bared
 
 
 def _part(text: str, which: str) -> str:

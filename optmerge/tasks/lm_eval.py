@@ -12,6 +12,7 @@ under SUBTASK/METRIC, as it is, and for the subtask's problems only.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, cast
 
 from optmerge.engines import Request, Response
@@ -19,14 +20,12 @@ from optmerge.errors import UsageError
 from optmerge.registered import did_you_mean
 from optmerge.tasks import lm_eval_index
 from optmerge.tasks.lm_eval_subtask import Asked, Part, Subtask, plain_document, told
-from optmerge.tasks.problem_files import ProblemFile, _slice
+from optmerge.tasks.problem_files import ProblemFile, slice_of
 from optmerge.tasks.public_tests import check_private
 from optmerge.tasks.questions import question_id
-from optmerge.tasks.task import SPLITS, Guard, Objective, Problem, Split, sha256_of
+from optmerge.tasks.task import APART, SORTING, SPLITS, Guard, Objective, Problem, Split, sha256_of
 
 _SHARES = ("acc", "exact_match")  # what the names of metrics begin with that are shares of documents
-_EASE = "ease"
-_APART = 4.0  # more than eases of one subtask differ: sorted by ease, problems are sorted by subtask first
 _PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 
@@ -89,7 +88,7 @@ class Document(Problem):
 
 
 def build(options: Options) -> "LmEvalTask":
-    """The task; its data are read when they are needed.
+    """The task; it is looked up, and its data are read, when they are needed.
 
     Raises:
         UsageError: If lm-eval is not installed, or an option cannot be used; names it.
@@ -108,9 +107,9 @@ class LmEvalTask:
     """
 
     def __init__(self, options: Options) -> None:
-        self._version = lm_eval_index.version()
         if not options.task:
             raise UsageError("task.task is missing: the name of a task of lm-eval, such as gsm8k or arc_easy")
+        self._version = lm_eval_index.version()
         if options.num_fewshot is not None and options.num_fewshot < 0:
             raise UsageError(f"task.num_fewshot must be at least 0, not {options.num_fewshot}")
         self._options = options
@@ -120,7 +119,6 @@ class LmEvalTask:
             if documents is not None and documents.split not in (None, *_PARTS):
                 hint = did_you_mean(str(documents.split), _PARTS)
                 raise UsageError(f"task.{split}.split={documents.split}: unknown{hint}; known are {', '.join(_PARTS)}")
-        self._selection = lm_eval_index.find(options.task, options.include_path)
         self._loaded: Mapping[str, Subtask] | None = None
         self._read: dict[Split, Sequence[Problem]] = {}
 
@@ -141,7 +139,7 @@ class LmEvalTask:
     @property
     def ease(self) -> str:
         """The score that tells easy problems from hard ones: what is searched for, one subtask after the other."""
-        return _EASE if self._selection.group else self._objective
+        return SORTING if self._selection.group else self._objective
 
     @property
     def facts(self) -> Mapping[str, object]:
@@ -187,7 +185,7 @@ class LmEvalTask:
         value = found[task.metric(self._options.metric)]
         return {
             self._name: value * document.weight,
-            _EASE: _APART * list(self._subtasks).index(document.subtask) + value,
+            SORTING: APART * list(self._subtasks).index(document.subtask) + value,
             **{f"{document.subtask}/{name}": own for name, own in found.items()},
         }
 
@@ -207,6 +205,10 @@ class LmEvalTask:
             for split in SPLITS
         }
         return {name: sha256_of(value) for name, value in {**asked, **settings}.items()}
+
+    @cached_property
+    def _selection(self) -> lm_eval_index.Selection:
+        return lm_eval_index.find(self._name, self._options.include_path)
 
     @property
     def _objective(self) -> str:
@@ -238,7 +240,7 @@ class LmEvalTask:
         tasks = {name: task for name, task in self._subtasks.items() if name not in documents.without}
         if not tasks:
             raise UsageError("without leaves no task")
-        rows = _slice(documents.rows)
+        rows = slice_of(documents.rows)
         found = {}
         for name, task in tasks.items():
             part = cast("Part", documents.split or task.evaluated)

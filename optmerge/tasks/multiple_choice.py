@@ -43,11 +43,12 @@ def build(options: Options) -> DataTask:
 def named(text: str, labels: list[str]) -> str | None:
     """The first label that a text names, standing by itself: "B", "(B)", "答えはBです" name B, "Because" none.
 
-    An article is no label: "A" in front of a word in small letters is skipped.
+    An article is no label: "A" in front of a word in small letters is skipped, but for "is".
     """
     plain = unicodedata.normalize("NFKC", text)
-    alternatives = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
+    known = {unicodedata.normalize("NFKC", label): label for label in labels}
+    alternatives = "|".join(re.escape(label) for label in sorted(known, key=len, reverse=True))
     for match in re.finditer(rf"(?<![A-Za-z0-9])(?:{alternatives})(?![A-Za-z0-9])", plain):
-        if not (match[0] == "A" and re.match(r" [a-z]", plain[match.end() :])):
-            return match[0]
+        if not (match[0] == "A" and re.match(r" (?!is\b)[a-z]", plain[match.end() :])):
+            return known[match[0]]
     return None

@@ -101,7 +101,7 @@ def read_rows(source: ProblemFile) -> list[tuple[int, Row]]:
     Raises:
         UsageError: If they cannot be had, or no row is selected, or none has the question's or the answer's column.
     """
-    chosen = _slice(source.rows)
+    chosen = slice_of(source.rows)
     rows = _rows(source)
     numbered = list(enumerate(rows))[chosen]
     if not numbered:
@@ -142,7 +142,12 @@ def _problem(source: ProblemFile, index: int, row: Row, answers: Answers, shown:
     return Problem(question_id("\0".join([question, *others])), question, answer, row)
 
 
-def _slice(rows: str | None) -> slice:
+def slice_of(rows: str | None) -> slice:
+    """What a setting such as ":200" selects.
+
+    Raises:
+        UsageError: If it is no slice.
+    """
     found = re.fullmatch(r"(-?\d+)?:(-?\d+)?", rows or ":")
     if found is None:
         raise UsageError(f"rows {rows!r} is not a slice such as ':', '0:869' or '-200:'")

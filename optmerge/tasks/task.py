@@ -8,6 +8,9 @@ from typing import Any, Literal, Protocol
 
 from optmerge.engines import Request, Response
 
+# A score that sorts the problems of several tasks: by task, and then by how easy they are. It is nothing to look at.
+SORTING, APART = "ease", 4.0  # more than eases of one task differ
+
 Split = Literal["search", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("search", "validation", "test")
 

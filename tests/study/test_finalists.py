@@ -87,6 +87,15 @@ def test_one_that_cannot_be_run_is_left_out() -> None:
         race(broken=0.9)
 
 
+@pytest.mark.parametrize("problems", [1, 2, 3])
+def test_few_problems_are_enough_to_choose_by(problems: int) -> None:
+    solver = Solver({"a": 0.0, "b": 1.0})
+    task = Hundred(sizes=tuple(range(problems)))  # type: ignore[arg-type]
+    judge = Judge(optuna.create_study(), Bench(), solver, task, lambda what: None)  # type: ignore[arg-type]
+    best = judge.best({name: Named(name) for name in "ab"}, "trial")  # type: ignore[misc,arg-type]
+    assert (best.name, best.score) == ("b", 1.0)
+
+
 def test_scores_that_are_kept_are_not_asked_for_again() -> None:
     solver = Solver({"a": 0.5, "b": 0.2})
     task = Hundred(sizes=tuple(range(100)))  # type: ignore[arg-type]

@@ -39,6 +39,17 @@ def test_a_line_that_a_killed_worker_left_half_written_is_passed_over(tmp_path: 
     assert Memory(path).get(other) == RESPONSES[1]
 
 
+def test_a_character_that_was_cut_in_two_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "one.jsonl"
+    Memory(path).add([PROBLEM], [Response("漢字", 2)])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.index("字".encode()) + 1])
+    assert Memory(path).get(PROBLEM) is None
+    separator = Response("a\u2028b\u0085c", 3)
+    Memory(path).add([PROBLEM], [separator])
+    assert Memory(path).get(PROBLEM) == separator
+
+
 def test_what_has_ended_is_forgotten_or_kept_under_another_name(tmp_path: Path) -> None:
     path = tmp_path / "responses" / ".one.jsonl"
     memory = Memory(path)

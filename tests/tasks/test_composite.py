@@ -111,6 +111,8 @@ def test_weights_guards_and_parts_decide_scores(settings: dict[str, Any]) -> Non
         ({"parts": {}}, "task.parts is empty"),
         ({"parts": {"a": {"weight": 1}}}, r"task\.parts\.a needs `task`"),
         ({"parts": {"a": {"wait": 1, "task": {}}}}, r"task\.parts\.a needs `task`.* may have task, weight"),
+        ({"parts": {"a": {"task": "gsm8k"}}}, r"task\.parts\.a needs `task`, the settings of a task"),
+        ({"parts": {"a": {"task": None}}}, r"task\.parts\.a needs `task`, the settings of a task"),
         ({"parts": {"a": {"weight": 0, "task": {"name": "gsm8k"}}}}, r"task\.parts\.a\.weight must be more than 0"),
         ({"parts": {"a": {"weight": "x", "task": {"name": "gsm8k"}}}}, r"task\.parts\.a\.weight must be a number"),
         ({"parts": {"a": {"task": {"name": "gsm9k"}}}}, r"unknown task 'gsm9k' \(did you mean 'gsm8k'"),

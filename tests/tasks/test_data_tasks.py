@@ -101,12 +101,13 @@ def test_examples_that_are_missing_are_told_before_a_search(qa: str) -> None:
 
 
 def test_examples_decide_scores(qa: str, tmp_path: Path) -> None:
-    def fingerprint(rows: str) -> Mapping[str, str]:
+    def fingerprint(rows: str, **more: str) -> Mapping[str, str]:
         files = {split: {"path": qa} for split in ("search", "test")}
-        return made("exact_match", qa, **files, examples={"path": qa, "rows": rows}).fingerprint()
+        return made("exact_match", qa, **files, examples={"path": qa, "rows": rows, **more}).fingerprint()
 
-    one, other = fingerprint(":1"), fingerprint(":2")
+    one, other, apart = fingerprint(":1"), fingerprint(":2"), fingerprint(":1", separator="\n")
     assert [name for name in one if one[name] != other[name]] == ["examples"]
+    assert [name for name in one if one[name] != apart[name]] == ["examples"]
 
 
 # Metrics
@@ -175,6 +176,12 @@ def test_exact_match(tmp_path: Path, text: str, settings: dict[str, Any], right:
     assert task.score(task.problems("test")[0], said(text)) == {"exact_match": right}
 
 
+@pytest.mark.parametrize(("text", "right"), [("-5", 1), ("(-5)", 1), ("5", 0), ("?", 0), ("", 0)])
+def test_a_sign_is_part_of_a_number(tmp_path: Path, text: str, right: float) -> None:
+    task = made("exact_match", write(tmp_path / "s.jsonl", [{"question": "?", "answer": "-5"}]), contained=True)
+    assert task.score(task.problems("test")[0], said(text)) == {"exact_match": right}
+
+
 # Choices
 
 
@@ -197,6 +204,17 @@ def test_choices_may_have_a_column_each_or_labels_of_their_own(tmp_path: Path) -
     assert made("multiple_choice", write(tmp_path / "b.jsonl", arc)).problems("test")[0].answer == "1"
 
 
+def test_a_number_is_a_place_even_where_the_choices_are_numbers(tmp_path: Path) -> None:
+    rows = [{"question": "?", "choices": ["4", "2", "8", "1"], "answer": 1}]
+    assert made("multiple_choice", write(tmp_path / "n.jsonl", rows)).problems("test")[0].answer == "1"
+
+
+def test_labels_may_be_of_any_width(tmp_path: Path) -> None:
+    rows = [{"question": "?", "choices": ["x", "y"], "answer": "②"}]
+    task = made("multiple_choice", write(tmp_path / "w.jsonl", rows), labels=["①", "②"])
+    assert task.score(task.problems("test")[0], said("答えは②です")) == {"acc": 1.0}
+
+
 @pytest.mark.parametrize("answer", ["D", "E", 7, "ベルリン", None])
 def test_a_right_answer_that_is_no_choice_is_refused(tmp_path: Path, answer: object) -> None:
     path = write(tmp_path / "c.jsonl", [{"question": "?", "choices": ["a", "b", "c"], "answer": answer}])
@@ -213,6 +231,7 @@ def test_a_right_answer_that_is_no_choice_is_refused(tmp_path: Path, answer: obj
         ("B. A is wrong", 1),
         ("A city: B", 1),
         ("A", 0),
+        ("A is right, B is not", 0),
         ("C or B", 0),
         ("Because", 0),
         ("D", 0),
