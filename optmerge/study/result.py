@@ -14,6 +14,7 @@ from optmerge.engines import Bench, Engine
 from optmerge.errors import OptmergeError
 from optmerge.recipe import PathNode, Recipe
 from optmerge.space import SearchSpace
+from optmerge.study.ease import SOURCES
 from optmerge.study.evaluation import Evaluation, answer
 from optmerge.study.interval import Score, bootstrap
 from optmerge.study.paired_test import paired_p_value
@@ -139,7 +140,8 @@ class Judge:
         unseen = evaluation.unseen() if kept else np.ones(len(problems), dtype=bool)
         wanted = [i for i in positions if unseen[i]]
         if wanted:
-            self._watch(f"{split}: {label}")
+            if not kept:  # at a race, once
+                self._watch(f"{split}: {label}")
             self._engine.mount(self._workbench.final(recipe) if folded else self._workbench.candidate(recipe))
             answer(self._engine, self._task, problems, wanted, evaluation)
             encoded = {name: encode(scores) for name, scores in evaluation.scores.items()}
@@ -307,10 +309,16 @@ def as_json(
         "baselines": {name: asdict(baseline) for name, baseline in result.baselines.items()},
         "ablations": {name: {"test": asdict(score)} for name, score in result.ablations.items()},
         "trials": states,
-        "problem_evaluations": sum(trial.user_attrs.get(PROBLEMS, 0) for trial in trials),
+        "problem_evaluations": sum(trial.user_attrs.get(PROBLEMS, 0) for trial in trials) + _asked_of_sources(study),
         "problem_evaluations_unpruned": (states["complete"] + states["pruned"]) * search_problems,
         "seconds": round(seconds, 1),
     }
+
+
+def _asked_of_sources(study: optuna.Study) -> int:
+    """How many search problems the sources answered, so that they could be told easy from hard."""
+    found = study.user_attrs.get(SOURCES, {})
+    return sum(max(len(decode(scores)) for scores in metrics.values()) for metrics in found.values())
 
 
 def _selection(best: Best) -> dict[str, Any]:
