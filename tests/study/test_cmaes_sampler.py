@@ -81,7 +81,7 @@ class Shop:
     def __init__(self, genes: Sequence[Gene], workers: int, seed: int, lag: int = 0, **options: Any) -> None:
         self.genes, self.random = genes, random.Random(seed)
         self._new = lambda: made(genes, seed=7, pipeline=lag, **options)
-        self.plan = Plan(self._new().population, lag)
+        self.plan = Plan(self._new().population, lag, max_retries=99)  # however often chance lets a slot's worker die
         self.trials: list[FrozenTrial] = []
         self._memories = {worker: (self._new(), Ledger(self.plan)) for worker in range(workers)}
 

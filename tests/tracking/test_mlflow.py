@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import optuna
 import pytest
 from mlflow import MlflowClient
@@ -15,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from optmerge.errors import UsageError
 from optmerge.models import Checkpoint, weights_sha256
 from optmerge.study.slots import ERROR
-from optmerge.study.trial_scores import PROBLEMS, RECIPE, SCORES, SECONDS
+from optmerge.study.trial_scores import PROBLEMS, RECIPE, SCORES, SECONDS, encode
 from optmerge.tracking.mlflow import MlflowTracker, Options, build, command
 
 SETTINGS = {"study": {"seed": 0}}
@@ -25,8 +26,14 @@ def trials() -> list[FrozenTrial]:
     """One that ran to the end, one that was pruned, one that failed."""
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     for facts, state in (
-        ({SCORES: {"acc": "1100"}, PROBLEMS: 4, RECIPE: "r" * 64, SECONDS: {"merge": 0.5}}, TrialState.COMPLETE),
-        ({SCORES: {"acc": "-1--"}, PROBLEMS: 1, RECIPE: "s" * 64}, TrialState.PRUNED),
+        (
+            {SCORES: {"acc": encode(np.array([1.0, 1, 0, 0]))}, PROBLEMS: 4, RECIPE: "r" * 64, SECONDS: {"merge": 0.5}},
+            TrialState.COMPLETE,
+        ),
+        (
+            {SCORES: {"acc": encode(np.array([np.nan, 1, np.nan, np.nan]))}, PROBLEMS: 1, RECIPE: "s" * 64},
+            TrialState.PRUNED,
+        ),
         ({ERROR: "merging gives NaN"}, TrialState.FAIL),
     ):
         trial = study.ask({"layers/ja/weight": optuna.distributions.FloatDistribution(0, 1)})
