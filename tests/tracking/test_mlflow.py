@@ -31,7 +31,7 @@ def trials() -> list[FrozenTrial]:
             TrialState.COMPLETE,
         ),
         (
-            {SCORES: {"acc": encode(np.array([np.nan, 1, np.nan, np.nan]))}, PROBLEMS: 1, RECIPE: "s" * 64},
+            {SCORES: {"acc": partial}, PROBLEMS: 1, RECIPE: "s" * 64},
             TrialState.PRUNED,
         ),
         ({ERROR: "merging gives NaN"}, TrialState.FAIL),
