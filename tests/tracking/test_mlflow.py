@@ -25,15 +25,10 @@ SETTINGS = {"study": {"seed": 0}}
 def trials() -> list[FrozenTrial]:
     """One that ran to the end, one that was pruned, one that failed."""
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    whole, partial = (encode(np.array(scores)) for scores in ([1.0, 1, 0, 0], [np.nan, 1, np.nan, np.nan]))
     for facts, state in (
-        (
-            {SCORES: {"acc": encode(np.array([1.0, 1, 0, 0]))}, PROBLEMS: 4, RECIPE: "r" * 64, SECONDS: {"merge": 0.5}},
-            TrialState.COMPLETE,
-        ),
-        (
-            {SCORES: {"acc": partial}, PROBLEMS: 1, RECIPE: "s" * 64},
-            TrialState.PRUNED,
-        ),
+        ({SCORES: {"acc": whole}, PROBLEMS: 4, RECIPE: "r" * 64, SECONDS: {"merge": 0.5}}, TrialState.COMPLETE),
+        ({SCORES: {"acc": partial}, PROBLEMS: 1, RECIPE: "s" * 64}, TrialState.PRUNED),
         ({ERROR: "merging gives NaN"}, TrialState.FAIL),
     ):
         trial = study.ask({"layers/ja/weight": optuna.distributions.FloatDistribution(0, 1)})
