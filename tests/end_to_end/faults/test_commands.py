@@ -27,7 +27,7 @@ from optmerge.study.launchers.launcher import URL
 from optmerge.study.slots import WORKER
 from optmerge.study.storage import open_storage
 
-NAME, BUDGET, POPULATION = "demo-seed0", 10, 4
+NAME, BUDGET, POPULATION = "demo-seed0", 8, 4
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,14 @@ import signal
 import time
 from collections import Counter
 
+import pytest
+
 from end_to_end.faults.conftest import Founder
 from end_to_end.faults.crew import Crew
 from end_to_end.faults.proof import by_slot, is_finished, place, trials_of
 from optmerge.study.slots import DIED, ERROR
+
+on_sqlite = pytest.mark.parametrize("url", ["sqlite"], indirect=True)  # what no database decides: the ledger does
 
 
 def kill_some(crew: Crew, every: float) -> int:
@@ -33,6 +37,7 @@ def test_killing_random_workers_loses_no_trial_and_doubles_none(url: str, founde
     study.check()
 
 
+@on_sqlite
 def test_killing_workers_of_a_pipelined_search_changes_no_genome(url: str, founder: Founder) -> None:
     study = founder(url, 60, lag=1)
     study.crew.start_many(5)
@@ -52,6 +57,7 @@ def test_workers_that_die_before_any_of_their_commits_lose_nothing(url: str, fou
     study.check()
 
 
+@on_sqlite
 def test_slot_that_kills_its_workers_is_tried_so_often_and_no_more(url: str, founder: Founder) -> None:
     study = founder(url, 36, max_retries=2)
     while study.watch.finished() < study.budget:
@@ -68,6 +74,7 @@ def test_slot_that_kills_its_workers_is_tried_so_often_and_no_more(url: str, fou
     assert set(finished.values()) == {1}
 
 
+@on_sqlite
 def test_one_worker_makes_the_same_study_of_the_same_seed_bit_for_bit(url: str, founder: Founder) -> None:
     study = founder(url, 60)
     study.crew.start(seconds=0.01)
@@ -77,6 +84,7 @@ def test_one_worker_makes_the_same_study_of_the_same_seed_bit_for_bit(url: str, 
     assert by_slot(trials) == {slot: study.undisturbed[slot] for slot in by_slot(trials)}
 
 
+@on_sqlite
 def test_order_in_which_trials_end_does_not_change_what_is_searched(url: str, founder: Founder) -> None:
     study = founder(url, 60)
     for seconds in (0.0, 0.1, 0.3):

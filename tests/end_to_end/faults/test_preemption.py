@@ -14,6 +14,8 @@ from optmerge.study.slots import ERROR, HANDED_BACK
 
 GRACE = 20.0  # seconds; clusters give 30
 
+on_postgresql = pytest.mark.parametrize("url", ["postgresql"], indirect=True)  # no lock of a file serializes there
+
 
 @pytest.mark.parametrize(
     "signals", [(signal.SIGTERM,), (signal.SIGINT, signal.SIGTERM)], ids=["terminated", "interrupted and terminated"]
@@ -49,6 +51,7 @@ def test_worker_that_is_preempted_at_whatever_instant_leaves_no_trial_running(ur
     assert study.check().died == 0
 
 
+@on_postgresql
 def test_preempted_worker_leaves_although_its_trial_was_given_away(url: str, founder: Founder) -> None:
     study = founder(url, 24)
     worker = study.crew.start(seconds=3.0, reports=False, beat=60.0)
