@@ -75,7 +75,7 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
     draw_winner(result.winner.recipe, run.folder / WINNER)
     registered = run.tracker.finish(document, run.folder / BEST)
     # Written last: a study with a result is one that has nothing left to do.
-    _write_atomically(run.folder / RESULT, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    write_atomically(run.folder / RESULT, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     return document, registered
 
 
@@ -117,7 +117,7 @@ def _judge(assembly: Assembly, study: Any, judge: Any) -> Any:
     return Result(winner, sources, judge_baselines(judge, baselines), ablations)
 
 
-def _write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
     """Write a file so that nobody ever sees half of it."""
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, encoding="utf-8")

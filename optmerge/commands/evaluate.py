@@ -1,7 +1,6 @@
 """The evaluate command: what a recipe, a model folder or a hub id scores on a task, problem by problem."""
 
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -48,6 +47,7 @@ def evaluate(
         UsageError: If a setting, the model or the problems cannot be used.
         OptmergeError: If the model cannot be run.
     """
+    from optmerge.commands.ending import write_atomically
     from optmerge.commands.search import quiet_libraries
     from optmerge.study.interval import bootstrap
 
@@ -101,7 +101,7 @@ def evaluate(
                 for problem, response, found in zip(problems, responses, each, strict=True)
             ],
         }
-        _write(json_path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+        write_atomically(json_path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
         console.print(f"every problem's response and scores: {json_path}", highlight=False, soft_wrap=True)
 
 
@@ -194,9 +194,3 @@ def _record(problem: Problem, response: "Response", scores: Mapping[str, float])
         **likelihoods,
         "scores": scores,
     }
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
