@@ -74,8 +74,8 @@ def test_interrupted_search_leaves_nothing_behind(cluster: "Cluster", here: Path
         printed, _ = process.communicate()
     assert process.returncode == 1
     assert "interrupted; what is finished is kept" in printed
-    assert workers_at_work(here) == set()
-    assert not any(psutil.pid_exists(worker) for worker in workers)
+    wait_for(lambda: not workers_at_work(here))
+    wait_for(lambda: not any(psutil.pid_exists(worker) for worker in workers))
     assert errors(here) <= {HANDED_BACK}
 
 
