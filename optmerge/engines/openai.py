@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from optmerge.engines.engine import Candidate, Generate, LogLikelihood, Request, Response
+from optmerge.engines.wording import comparison, cut_at
 from optmerge.errors import OptmergeError, UsageError
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ class OpenAIEngine:
             text = str((choice["message"]["content"] if chat else choice["text"]) or "")
             tokens = int((answer.get("usage") or {}).get("completion_tokens") or 0)
             ended = choice.get("finish_reason") != "length"
-        cut = min((at for string in request.stop if (at := text.find(string)) >= 0), default=None)
+        cut = cut_at(text, request.stop)
         return Response(text[:cut], tokens, "stop" if ended or cut is not None else "length")
 
     async def _compare(self, client: "AsyncClient", request: LogLikelihood) -> Response:
@@ -208,14 +209,11 @@ class OpenAIEngine:
                 "log-probability of a first token"
             )
         before = len(await self._echo(client, stem))
-        found, tokens = [], 0
+        scored = []
         for continuation in request.continuations:
             each = await self._echo(client, request.prompt + continuation)
-            scored = each[min(before, len(each) - 1) :]
-            found.append(sum(scored))
-            tokens += len(scored)
-        likeliest = max(range(len(found)), key=found.__getitem__)
-        return Response(request.continuations[likeliest], tokens, log_likelihoods=tuple(found))
+            scored.append(each[min(before, len(each) - 1) :])
+        return comparison(request, [len(each) for each in scored], [sum(each) for each in scored])
 
     async def _echo(self, client: "AsyncClient", text: str) -> list[float]:
         """The logarithm of the probability of each token of a text; of the first it is not known, and 0 here."""

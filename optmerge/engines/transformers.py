@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from optmerge.engines.engine import Candidate, Generate, LogLikelihood, Request, Response
 from optmerge.engines.loops import repeats_itself
-from optmerge.engines.wording import BETWEEN_LOOKS, Wording, comparison
+from optmerge.engines.wording import BETWEEN_LOOKS, NOT_NUMBERS, Wording, comparison
 from optmerge.errors import OptmergeError, UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 READS_WEIGHTS = True  # of the folder that it is built with, if there are any
 
 _TINY = 50_000_000  # parameters
-_NAN = "the merged model's logits are not numbers (NaN)"
 
 
 @dataclass
@@ -230,7 +229,7 @@ class TransformersEngine:
             each = logits.float().log_softmax(-1).gather(-1, chosen)[..., 0].double().cpu()
         sums = [float(logs[most - scored :].sum()) for logs, (_, scored) in zip(each, rows, strict=True)]
         if any(math.isnan(one) for one in sums):
-            raise OptmergeError(_NAN)
+            raise OptmergeError(NOT_NUMBERS)
         return sums
 
 
@@ -279,7 +278,7 @@ def _length(request: Request) -> int:
 def _refuse_nan(ids: "Tensor", logits: "Tensor") -> "Tensor":
     """The logits, if they are numbers; a greedy choice among others would be a token without meaning."""
     if bool(logits.isnan().any()):
-        raise OptmergeError(_NAN)
+        raise OptmergeError(NOT_NUMBERS)
     return logits
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from optmerge.engines.engine import Candidate, Generate, Request, Response
 from optmerge.engines.layout import Layout, Loading, deepened
-from optmerge.engines.wording import Wording, comparison
+from optmerge.engines.wording import NOT_NUMBERS, Wording, comparison
 from optmerge.errors import OptmergeError, UsageError
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ class VllmEngine:
             use_tqdm=False,
         )
         if bool(self._any_nan):
-            raise OptmergeError("the merged model's logits are not numbers (NaN)")
+            raise OptmergeError(NOT_NUMBERS)
         return outputs
 
     def _response(self, request: Request, rows: "Sequence[_Row]", outputs: Sequence[Any]) -> Response:

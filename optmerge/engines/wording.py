@@ -9,6 +9,7 @@ from optmerge.engines.loops import repeats_itself
 from optmerge.errors import OptmergeError
 
 BETWEEN_LOOKS = 16  # tokens between two looks for repetitions
+NOT_NUMBERS = "the merged model's logits are not numbers (NaN)"
 
 
 class Wording:
@@ -66,7 +67,7 @@ class Wording:
         # A vocabulary may be padded: rows of the output that stand for nothing say nothing.
         known = [token for token in said if token < len(self.tokenizer)]
         text: str = self.tokenizer.decode(known, skip_special_tokens=True)
-        cut = min((at for string in request.stop if (at := text.find(string)) >= 0), default=None)
+        cut = cut_at(text, request.stop)
         if cut is not None:
             return Response(text[:cut], len(said), "stop")
         if looped is not None:
@@ -83,6 +84,11 @@ class Wording:
         """How many special tokens a text begins with by itself."""
         special = set(self.tokenizer.all_special_ids)
         return next((i for i, token in enumerate(tokens) if token not in special), len(tokens))
+
+
+def cut_at(text: str, stop: Sequence[str]) -> int | None:
+    """Where a response ends: at the first of its stop strings, if it has any."""
+    return min((at for string in stop if (at := text.find(string)) >= 0), default=None)
 
 
 def comparison(request: LogLikelihood, scored: Sequence[int], found: Sequence[float]) -> Response:

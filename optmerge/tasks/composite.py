@@ -123,6 +123,7 @@ class Composite:
         shares = all(goal.share and goal.direction == "maximize" for goal in goals)
         self.objectives: Sequence[Objective] = (Objective(SCORE, share=shares),)
         self.ease = SORTING
+        self._read: dict[Split, Sequence[Problem]] = {}
         self._owners: dict[str, tuple[int, Problem, float]] = {}  # id to its part, the part's own problem, its factor
 
     @property
@@ -130,7 +131,12 @@ class Composite:
         return {f"{part.name}/{name}": fact for part in self._parts for name, fact in part.task.facts.items()}
 
     def problems(self, split: Split) -> Sequence[Problem]:
-        """The problems of all parts, one part after the other; their ids begin with the part's name."""
+        """The problems of all parts, read once, one part after the other; their ids begin with the part's name."""
+        if split not in self._read:
+            self._read[split] = self._together(split)
+        return self._read[split]
+
+    def _together(self, split: Split) -> Sequence[Problem]:
         each = [self._of_part(part, lambda task: task.problems(split)) for part in self._parts]
         count = sum(len(problems) for part, problems in zip(self._parts, each, strict=True) if part.weight)
         found = []
