@@ -129,17 +129,15 @@ def measure(name: str, seed: int, trials: int, zoo: str) -> dict[str, Any]:
     opened = found_study(database, "measured", identity={}, config={}, plan=plan, starts=[])
     database.set_control(opened.study_id, trials=trials)
     asked_of_sources, ease = 0, None
-    began = time.perf_counter()
+    began = time.process_time()
     if name == "racing":
         sources = {alias: space.source(alias) for alias in sorted(space.sources)}
         ease = ease_of_problems(scores_of_sources(opened, sources, bench, engine, task, lambda alias: None), task)
         asked_of_sources = len(sources) * len(task.problems("search"))
-    spent = time.perf_counter() - began
     objective = Objective(space, bench, engine, task, pruner, seed, ease=ease)
     ended: list[tuple[FrozenTrial, float]] = []
     for trial in work(opened.study, database, opened.plan, proposer, objective):
-        ended.append((trial, spent + trial.duration.total_seconds()))  # type: ignore[union-attr]
-        spent = ended[-1][1]
+        ended.append((trial, time.process_time() - began))
 
     def score(trial: FrozenTrial, split: str) -> float:
         evaluation, problems = Evaluation(), task.problems(split)  # type: ignore[arg-type]

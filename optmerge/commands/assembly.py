@@ -293,7 +293,7 @@ def assemble(config: Config, plugins: Plugins, say: Say) -> Assembly:
     if config.space.path is not None:
         found = _found_recipes(config, nodes)
         path_space = _path_space(config, config.space.path, {**nodes, **found}, checkpoints)
-        plugins.sampler.check(path_space.genes)
+        plugins.sampler.check(path_space.genes, len(plugins.task.objectives))
         stand_ins = {alias: nodes[alias] for alias in found}
         return Assembly(config, plugins, checkpoints, fit, beside, path_space, {}, stand_ins)
     ingredients = Ingredients(
@@ -307,7 +307,7 @@ def assemble(config: Config, plugins: Plugins, say: Say) -> Assembly:
     )
     groups = group_tensors(fit.names, _grouping(config))
     space = ParameterSpace(searched=_searched(config), groups=groups, ingredients=ingredients)
-    plugins.sampler.check(space.genes)
+    plugins.sampler.check(space.genes, len(plugins.task.objectives))
     return Assembly(config, plugins, checkpoints, fit, beside, space, groups)
 
 

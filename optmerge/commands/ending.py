@@ -3,10 +3,14 @@
 import json
 import math
 import os
+import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+from optuna.trial import FrozenTrial
 
 from optmerge.commands.assembly import Assembly, Run
 from optmerge.commands.rebuild import write_model
@@ -16,6 +20,7 @@ from optmerge.study.charter import OpenStudy
 from optmerge.study.slots import Ledger, counted
 
 BEST, RESULT, PICTURE, WINNER = "best", "result.json", "report.png", "winner.png"
+FRONT, FRONT_PICTURE = "front", "front.png"  # of several objectives
 
 
 def finished_result(config: Config, opened: OpenStudy, folder: Path) -> dict[str, Any] | None:
@@ -59,7 +64,7 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
             if not run.console.is_terminal:
                 run.console.print(f"scoring {what}", highlight=False)
 
-        result = _judge(run.assembly, run.study, Judge(run.study, run.workbench, run.engine, task, watch))
+        result = _judge(run.assembly, run.opened, Judge(run.study, run.workbench, run.engine, task, watch))
     like = run.assembly.companions
     weights_sha256 = write_model(result.winner.recipe, run.workbench, like, run.folder / BEST, replace=True)
     trials = counted(run.study.get_trials(deepcopy=False))
@@ -67,16 +72,31 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
     asked = config.study.problems or len(task.problems("search"))
     document = as_json(result, run.study, weights_sha256, asked, seconds)
     document["ending"] = _settings(config)
-    document["objective"] = asdict(task.objectives[0])
+    document["objective"] = asdict(task.goal)
     document["task"] = {"name": config.task["name"], **task.facts, **run.assembly.plugins.task_version}
     if isinstance(result.winner.recipe.root, PathNode):
         document["winner"]["agreement"] = _agreement(run, result.winner.recipe)
     draw_study(document, trials, run.folder / PICTURE)
+    if result.front:
+        document["objectives"] = [asdict(objective) for objective in task.objectives]
+        _keep_front(document, result.front, trials, run.folder)
     draw_winner(result.winner.recipe, run.folder / WINNER)
     registered = run.tracker.finish(document, run.folder / BEST)
     # Written last: a study with a result is one that has nothing left to do.
     write_atomically(run.folder / RESULT, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     return document, registered
+
+
+def _keep_front(document: dict[str, Any], front: Any, trials: Sequence[FrozenTrial], folder: Path) -> None:
+    """A recipe for every compromise, so that another than the winner can be made, and a picture of all."""
+    from optmerge.reports.front import draw_front
+
+    recipes = folder / FRONT
+    shutil.rmtree(recipes, ignore_errors=True)
+    recipes.mkdir()
+    for one in front:
+        one.recipe.save(recipes / f"trial-{one.trial}.yaml")
+    draw_front(document, trials, folder / FRONT_PICTURE)
 
 
 def _agreement(run: Run, recipe: Recipe) -> dict[str, Any]:
@@ -96,25 +116,32 @@ def _agreement(run: Run, recipe: Recipe) -> dict[str, Any]:
     return asdict(found) | known | {"holds": found.holds, "summary": found.summary}
 
 
-def _judge(assembly: Assembly, study: Any, judge: Any) -> Any:
-    from optmerge.study.result import Result, choose_winner, judge_baselines, judge_sources
+def _judge(assembly: Assembly, opened: OpenStudy, judge: Any) -> Any:
+    from optmerge.study.result import (
+        Result,
+        choose_winner,
+        compromises,
+        judge_baselines,
+        judge_front,
+        judge_sources,
+    )
 
     config, space = assembly.config, assembly.space
-    direction = assembly.plugins.task.objectives[0].direction
+    task = assembly.plugins.task
     baselines = space.baselines() if config.study.baselines else {}
-    if not assembly.plugins.task.problems("validation"):
+    if not task.problems("validation"):
         baselines = {name: settings for name, settings in baselines.items() if len(settings) == 1}
+    validate = config.study.selection == "validation"
+    several = task.objectives if len(task.objectives) > 1 else ()
+    best = compromises(opened.study, opened.plan, config.study.finalists) if several else []
     winner = choose_winner(
-        study,
-        judge,
-        space,
-        direction,
-        config.study.finalists,
-        by_validation=config.study.selection == "validation",
+        opened.study, judge, space, task.goal, config.study.finalists, by_validation=validate, among=best
     )
+    front = judge_front(judge, space, several, best, validate=validate)
     sources = judge_sources(judge, {alias: space.source(alias) for alias in sorted(space.sources)})
-    ablations = {name: judge.test(recipe, f"winner, {name}") for name, recipe in space.ablations(winner.recipe).items()}
-    return Result(winner, sources, judge_baselines(judge, baselines), ablations)
+    edits = space.ablations(winner.recipe)
+    ablations = {name: judge.tested(recipe, f"winner, {name}") for name, recipe in edits.items()}
+    return Result(winner, sources, judge_baselines(judge, baselines), ablations, front)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -44,7 +44,7 @@ def run_fork(overrides: Sequence[str], console: Console) -> None:
             raise UsageError(f"study {new} exists already; give the fork another name, as in as={old}-2")
         run_search(config, console)
         return
-    best = ranked(opened.study, "maximize" if opened.plan.maximize else "minimize")[:_BEST]
+    best = ranked(opened.study, opened.goal)[:_BEST]
     if not best:
         raise UsageError(f"study {old} has no trial that ran to the end, so there is nothing to begin from")
     before = carried_config(opened, here, where)

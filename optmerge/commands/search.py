@@ -236,7 +236,7 @@ def _known_of_sources(run: Run) -> tuple["NDArray[np.float64] | None", dict[str,
     plugins, config = run.assembly.plugins, run.assembly.config
     task, space = plugins.task, run.assembly.space
     looks = len(plugins.pruner.batch_sizes(config.study.problems or len(task.problems("search"))))
-    if looks == 1 and not task.guards:
+    if (looks == 1 or len(task.objectives) > 1) and not task.guards:
         return None, {}
     sources = {alias: space.source(alias) for alias in sorted(space.sources)}
     with run.console.status("scoring the sources on the search problems") as status:
@@ -264,7 +264,7 @@ def progress_line(assembly: Assembly, opened: OpenStudy, console: Console) -> Pr
     console.print(f"Study {config.study.name}{resuming}: {beginning}.", highlight=False)
     for text in dashboards(assembly):
         console.print(text, highlight=False, markup=False, soft_wrap=True)
-    return ProgressLine(console, config.study.trials, earlier, plugins.task.objectives[0])
+    return ProgressLine(console, config.study.trials, earlier, plugins.task.goal, opened.plan)
 
 
 def quiet_libraries() -> None:
@@ -274,8 +274,10 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning)
     import optuna
+    from optuna.exceptions import ExperimentalWarning
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=ExperimentalWarning)  # names of objectives
     logging.getLogger("transformers").setLevel(logging.ERROR)
     from transformers.utils.logging import disable_progress_bar
 
@@ -301,7 +303,7 @@ def _known_study(assembly: Assembly, database: "Database") -> OpenStudy | None:
 
 def create_study(assembly: Assembly, database: "Database") -> OpenStudy:
     """Create the study of a configuration."""
-    from optmerge.study.charter import OBJECTIVE, found_study
+    from optmerge.study.charter import GOAL, OBJECTIVES, found_study
     from optmerge.study.slots import Plan
 
     config, plugins = assembly.config, assembly.plugins
@@ -311,7 +313,7 @@ def create_study(assembly: Assembly, database: "Database") -> OpenStudy:
     plan = Plan(
         population=population,
         lag=lag,
-        maximize=plugins.task.objectives[0].direction == "maximize",
+        maximize=tuple(goal.direction == "maximize" for goal in plugins.task.objectives),
         max_retries=config.study.max_retries,
     )
     opened = found_study(
@@ -322,7 +324,10 @@ def create_study(assembly: Assembly, database: "Database") -> OpenStudy:
         plan=plan,
         starts=starts,
     )
-    opened.study.set_user_attr(OBJECTIVE, dataclasses.asdict(plugins.task.objectives[0]))
+    opened.study.set_user_attr(GOAL, dataclasses.asdict(plugins.task.goal))
+    if len(plugins.task.objectives) > 1:
+        opened.study.set_user_attr(OBJECTIVES, [dataclasses.asdict(goal) for goal in plugins.task.objectives])
+        opened.study.set_metric_names([goal.name for goal in plugins.task.objectives])
     return opened
 
 

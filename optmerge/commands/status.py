@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from optmerge.commands.worker import named_study
-from optmerge.study.charter import OBJECTIVE, OpenStudy
-from optmerge.study.slots import DIED, ERROR, HANDED_BACK, Ledger, violation
-from optmerge.tasks import Objective
+from optmerge.study.charter import OpenStudy
+from optmerge.study.slots import DIED, ERROR, HANDED_BACK, Ledger, front_of
+from optmerge.study.trial_scores import value_of
 
 _RECENT = timedelta(minutes=10)  # the rate is that of so long
 
@@ -44,8 +44,9 @@ def print_status(overrides: Sequence[str], console: Console) -> None:
     say(f"  {_counts(trials, ledger, len(running))}")
     best = _best(finished, opened)
     if best is not None:
-        goal = Objective(**opened.study.user_attrs.get(OBJECTIVE, {"name": "fitness"}))
-        say(f"  best {goal.shown(best.value or 0.0)}, trial {best.number}")
+        goal, compromises = opened.goal, front_of(finished, opened.plan)
+        among = f"; {len(compromises)} trials on the Pareto front" if len(opened.objectives) > 1 else ""
+        say(f"  best {goal.shown(value_of(best, goal) or 0.0)}, trial {best.number}{among}")
     rate = _rate(finished)
     if rate and state == "running":
         left = (budget - len(finished)) / rate
@@ -70,10 +71,8 @@ def _counts(trials: Sequence[FrozenTrial], ledger: Ledger, running: int) -> str:
 
 
 def _best(finished: Sequence[FrozenTrial], opened: OpenStudy) -> FrozenTrial | None:
-    complete = [trial for trial in finished if trial.value is not None and trial.state == TrialState.COMPLETE]
-    complete = [trial for trial in complete if not violation(trial)]
-    sign = 1.0 if opened.plan.maximize else -1.0
-    return max(complete, key=lambda trial: sign * (trial.value or 0.0), default=None)
+    feasible = [trial for trial in finished if opened.plan.fitness(trial) is not None]
+    return max(feasible, key=lambda trial: opened.goal.sign * (value_of(trial, opened.goal) or 0.0), default=None)
 
 
 def _rate(finished: Sequence[FrozenTrial]) -> float | None:

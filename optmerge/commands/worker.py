@@ -81,6 +81,7 @@ def run_worker(overrides: Sequence[str], console: Console) -> None:
         OptmergeError: If the study cannot be joined from here, or fails.
     """
     from optmerge.study.identity import check_identity
+    from optmerge.study.trial_scores import value_of
     from optmerge.study.worker import StoppedError, work
 
     quiet_libraries()
@@ -103,7 +104,8 @@ def run_worker(overrides: Sequence[str], console: Console) -> None:
     try:
         for trial in work(opened.study, opened.database, opened.plan, proposer, objective_of(run)):
             done += 1
-            value = "" if trial.value is None else f" {assembly.plugins.task.objectives[0].shown(trial.value)}"
+            fitness = value_of(trial, opened.goal)
+            value = "" if fitness is None else f" {opened.goal.shown(fitness)}"
             say(f"trial {trial.number} {trial.state.name.lower()}{value}")
     except StoppedError as stopped:
         say(str(stopped))

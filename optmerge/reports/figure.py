@@ -7,6 +7,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from optmerge.reports.table import goal_of, winner_name
+from optmerge.study.trial_scores import value_of
 from optmerge.tasks import Objective
 
 
@@ -33,7 +34,7 @@ def draw_study(result: Mapping[str, Any], trials: Sequence[FrozenTrial], path: P
 
 
 def _draw_progress(axes: Any, trials: Sequence[FrozenTrial], goal: Objective) -> None:
-    complete = [(t.number, t.value) for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
+    complete = [(t.number, value) for t in trials if (value := value_of(t, goal)) is not None]
     pruned = [(t.number, list(t.intermediate_values.values())[-1]) for t in trials if t.state == TrialState.PRUNED]
     if pruned:
         axes.scatter(*zip(*pruned, strict=True), s=10, marker="x", color="0.7", label="pruned: mean when stopped")

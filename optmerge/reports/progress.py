@@ -7,6 +7,9 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from optmerge.study.pareto import front
+from optmerge.study.slots import Plan
+from optmerge.study.trial_scores import value_of
 from optmerge.tasks import Objective
 
 _SECONDS_BETWEEN_LINES = 15.0  # where the output is no terminal
@@ -19,13 +22,16 @@ class ProgressLine:
         console: Where to print.
         budget: Trials of the whole search.
         earlier: Trials that were finished before.
-        goal: What is searched for.
+        goal: What results are told in.
+        plan: Says which trials are feasible, and of several objectives which are on the Pareto front.
     """
 
-    def __init__(self, console: Console, budget: int, earlier: list[FrozenTrial], goal: Objective) -> None:
+    def __init__(self, console: Console, budget: int, earlier: list[FrozenTrial], goal: Objective, plan: Plan) -> None:
         self._console = console
         self._budget = budget
         self._goal = goal
+        self._plan = plan
+        self._found: list[tuple[float, ...]] = []  # the Pareto front
         self._done = 0
         self._pruned = 0
         self._best: float | None = None
@@ -61,15 +67,18 @@ class ProgressLine:
     def _count(self, trial: FrozenTrial) -> None:
         self._done += trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         self._pruned += trial.state == TrialState.PRUNED
-        feasible = all(value <= 0 for value in trial.constraints.values())
-        if trial.state == TrialState.COMPLETE and trial.value is not None and feasible:
+        fitness, value = self._plan.fitness(trial), value_of(trial, self._goal)
+        if fitness is not None and value is not None:
             better = max if self._goal.direction == "maximize" else min
-            self._best = trial.value if self._best is None else better(self._best, trial.value)
+            self._best = value if self._best is None else better(self._best, value)
+            points = [*self._found, fitness]
+            self._found = [points[i] for i in front(points)]
 
     def _text(self) -> str:
         best = "none yet" if self._best is None else self._goal.shown(self._best)
         share = self._pruned / self._done if self._done else 0.0
-        return f"trial {self._done}/{self._budget}, best so far {best}, pruned {share:.0%}"
+        rest = f"{len(self._found)} on the Pareto front" if len(self._plan.maximize) > 1 else f"pruned {share:.0%}"
+        return f"trial {self._done}/{self._budget}, best so far {best}, {rest}"
 
     def _left(self) -> str:
         here = self._done - self._before

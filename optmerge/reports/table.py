@@ -49,6 +49,8 @@ def print_result(console: Console, result: Mapping[str, Any]) -> None:
         )
     for name, below in winner.get("broken", {}).items():
         console.print(f"[bold]No trial kept the guard {name}[/bold]: the winner is {below:.4g} below its floor.")
+    if "front" in result:
+        _print_front(console, result, goal)
     others = {name: mean for name, mean in winner.get("means", {}).items() if "/" in name}
     if others:
         listed = ", ".join(f"{name} {mean:.4g}" for name, mean in others.items())
@@ -60,6 +62,35 @@ def print_result(console: Console, result: Mapping[str, Any]) -> None:
         f"{goal.shown(winner['test']['score'])} on test.{_selection(result)} "
         f"Trials: {counts['complete']} complete, {counts['pruned']} pruned, {counts['failed']} failed; "
         f"{result['problem_evaluations']} problems answered of {result['problem_evaluations_unpruned']}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _print_front(console: Console, result: Mapping[str, Any], goal: Objective) -> None:
+    """Print the best compromises between several objectives."""
+    objectives = [Objective(**one) for one in result["objectives"]]
+    table = Table(title="Pareto front: none of these is better than another in everything", title_justify="left")
+    table.add_column("model")
+    for objective in objectives:
+        less = "" if objective.direction == "maximize" else ", less is better"
+        table.add_column(f"{objective.name}{less}", justify="right")
+    table.add_column("on")
+    order = sorted(result["front"], key=lambda one: -objectives[0].sign * one["search"][objectives[0].name])
+    for one in order:
+        split = "validation" if "validation" in one else "search"
+        mark = " (winner)" if one["trial"] == result["winner"]["trial"] else ""
+        cells = [objective.shown(one[split][objective.name]) for objective in objectives]
+        table.add_row(f"trial {one['trial']}{mark}", *cells, split)
+    table.add_section()
+    tested = {f"source {alias}": entry["means"] for alias, entry in result["sources"].items()}
+    tested |= {name: entry["means"] for name, entry in result["baselines"].items()}
+    for label, means in {**tested, "winner": result["winner"]["means"]}.items():
+        table.add_row(label, *(objective.shown(means[objective.name]) for objective in objectives), "test")
+    console.print(table)
+    console.print(
+        f"The winner is the one with the highest {goal.name}, which weighs the objectives; the others' recipes are in "
+        "front/, for `rebuild`.",
         highlight=False,
         soft_wrap=True,
     )

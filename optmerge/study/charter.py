@@ -6,15 +6,18 @@ from typing import Any
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError
+from optuna.study import StudyDirection
 
 from optmerge.errors import UsageError
 from optmerge.study.database import Database
 from optmerge.study.identity import IDENTITY, check_identity
 from optmerge.study.slots import Plan
+from optmerge.tasks import Objective
 
 SCHEMA, SCHEMA_VERSION = "optmerge:schema", 4  # system attribute: which trials a study has, and where they keep what
 CONFIG = "config"  # user attribute: the whole configuration, but for addresses
-OBJECTIVE = "objective"  # user attribute: what is searched for, for people
+GOAL = "objective"  # user attribute: the score that results are told in
+OBJECTIVES = "objectives"  # user attribute: what is searched for, where that is more than one score
 STARTS = "optmerge:starts"  # system attribute: genomes that it begins with
 _PLAN = "optmerge:plan"  # system attribute
 
@@ -40,6 +43,17 @@ class OpenStudy:
         found: int = self.study._study_id
         return found
 
+    @property
+    def goal(self) -> Objective:
+        """The score that its results are told in."""
+        return Objective(**self.study.user_attrs.get(GOAL, {"name": "fitness"}))
+
+    @property
+    def objectives(self) -> Sequence[Objective]:
+        """The scores that it searches for."""
+        several = self.study.user_attrs.get(OBJECTIVES)
+        return [Objective(**one) for one in several] if several else [self.goal]
+
 
 def found_study(
     database: Database,
@@ -63,12 +77,14 @@ def found_study(
     Raises:
         UsageError: If there is a study of that name that is none of ours.
     """
-    direction = optuna.study.StudyDirection.MAXIMIZE if plan.maximize else optuna.study.StudyDirection.MINIMIZE
+    directions = [StudyDirection.MAXIMIZE if higher else StudyDirection.MINIMIZE for higher in plan.maximize]
     try:
-        study = database.patiently(lambda: optuna.create_study(study_name=name, storage=database, direction=direction))
+        study = database.patiently(
+            lambda: optuna.create_study(study_name=name, storage=database, directions=directions)
+        )
     except DuplicatedStudyError:
         study = optuna.load_study(study_name=name, storage=database)
-        if study.directions != [direction]:
+        if study.directions != directions:
             raise UsageError(f"study {name!r} was not made by optmerge; choose another study.name") from None
         if IDENTITY in study.user_attrs:  # whole, and perhaps at work: its plan must not change
             check_identity(study, identity)
@@ -122,7 +138,7 @@ def open_study(database: Database, name: str) -> OpenStudy:
     control = database.control(study._study_id)
     plan = Plan(
         **attributes[_PLAN],
-        maximize=study.direction == optuna.study.StudyDirection.MAXIMIZE,
+        maximize=tuple(direction == StudyDirection.MAXIMIZE for direction in study.directions),
         stagnation=control.get("stagnation"),
     )
     return OpenStudy(study, database, plan, attributes.get(STARTS, []))

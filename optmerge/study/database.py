@@ -182,7 +182,7 @@ class Database(RDBStorage):
         self,
         trial_id: int,
         state: TrialState,
-        value: float | None,
+        values: float | Sequence[float] | None,
         attributes: Mapping[str, Any],
         constraints: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
@@ -191,7 +191,7 @@ class Database(RDBStorage):
         Args:
             trial_id: The trial.
             state: Complete, pruned or failed.
-            value: Its fitness, if it is complete.
+            values: Its fitness, if it is complete; or one for each objective, as `optuna.Study.tell` takes them.
             attributes: User attributes that it leaves behind.
             constraints: As `optuna.Trial.set_constraint` would store them.
 
@@ -213,7 +213,7 @@ class Database(RDBStorage):
                     for name, number in constraints.items()
                 ]
                 connection.execute(_SYSTEM.insert(), rows)
-            self._end(connection, trial_id, state, value, attributes)
+            self._end(connection, trial_id, state, values, attributes)
 
         self._transact(act)
 
@@ -536,7 +536,7 @@ class Database(RDBStorage):
         connection: Connection,
         trial_id: int,
         state: TrialState,
-        value: float | None,
+        values: float | Sequence[float] | None,
         attributes: Mapping[str, Any],
     ) -> None:
         if attributes:
@@ -544,11 +544,12 @@ class Database(RDBStorage):
                 {"trial_id": trial_id, "key": key, "value_json": json.dumps(given)} for key, given in attributes.items()
             ]
             connection.execute(_USER.insert(), rows)
-        if value is not None:
-            stored, kind = models.TrialValueModel.value_to_stored_repr(value)
-            connection.execute(
-                _VALUES.insert(), {"trial_id": trial_id, "objective": 0, "value": stored, "value_type": kind}
-            )
+        if values is not None:
+            rows = []
+            for objective, value in enumerate([values] if isinstance(values, float | int) else values):
+                stored, kind = models.TrialValueModel.value_to_stored_repr(value)
+                rows.append({"trial_id": trial_id, "objective": objective, "value": stored, "value_type": kind})
+            connection.execute(_VALUES.insert(), rows)
         connection.execute(
             _TRIALS.update().where(_TRIALS.c.trial_id == trial_id).values(state=state, datetime_complete=_utc_now())
         )

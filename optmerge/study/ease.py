@@ -56,7 +56,7 @@ def ease_of_problems(found: Found, task: Task) -> NDArray[np.float64]:
         Shape (problems,).
     """
     each = [decode(scores[task.ease]) for scores in found.values()]
-    goal = task.objectives[0]
+    goal = task.goal
     sign = goal.sign if goal.name == task.ease else 1.0
     mean: NDArray[np.float64] = sign * np.mean(each, axis=0)
     return mean

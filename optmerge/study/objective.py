@@ -92,7 +92,7 @@ class Objective:
         if known is not None:
             taken = {name: value for name, value in known.user_attrs.items() if name in _OF_THE_RECIPE}
             taken |= {PROBLEMS: 0, SAME_AS: known.number}
-            return Outcome(known.state, known.value, taken, dict(known.constraints))
+            return Outcome(known.state, known.values, taken, dict(known.constraints))
         evaluation, memory = Evaluation(), self.memory.of(recipe) if self.memory else Memory(None)
         left: dict[str, object] = {RECIPE: recipe.sha256}
         mounted = False
@@ -117,8 +117,8 @@ class Objective:
         try:
             for look, batch in enumerate(self._batches(len(problems), slot), start=1):
                 answer(self.engine, self.task, problems, batch, evaluation, memory, ready)
-                if goal.name not in evaluation.scores:  # there were only problems of guards
-                    continue
+                if len(self.task.objectives) > 1 or goal.name not in evaluation.scores:
+                    continue  # Optuna has no reports of several; or there were only problems of guards
                 report(evaluation.seen(), evaluation.mean(goal.name))
                 if reference is None:
                     continue
@@ -135,7 +135,8 @@ class Objective:
         memory.end(f"{slot.generation}-{slot.member}.jsonl" if self.memory and self.memory.keep else None)
         if outcome is not None:
             return outcome
-        return Outcome(TrialState.COMPLETE, evaluation.mean(goal.name), attributes(), self._constraints(evaluation))
+        values = [evaluation.mean(objective.name) for objective in self.task.objectives]
+        return Outcome(TrialState.COMPLETE, values, attributes(), self._constraints(evaluation))
 
     def _constraints(self, evaluation: Evaluation) -> dict[str, float]:
         """How far below its floor each guard's mean is; 0 or less where it is kept."""
@@ -168,7 +169,7 @@ class Objective:
     def _reference(self, slot: Slot, ledger: Ledger) -> Scores | None:
         """The scores that a trial races, of the last generation that is closed for everyone who fills this slot."""
         last = self._last_closed(slot, ledger)
-        if last < 0:
+        if last < 0 or len(self.task.objectives) > 1:  # of several objectives, to be worse in one is no defeat
             return None
         goal = self.task.objectives[0]
         feasible = [trial for trial in ledger.generation(last) if not violation(trial)]

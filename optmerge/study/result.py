@@ -18,9 +18,10 @@ from optmerge.study.ease import SOURCES
 from optmerge.study.evaluation import Evaluation, answer
 from optmerge.study.interval import Score, bootstrap
 from optmerge.study.paired_test import paired_p_value
-from optmerge.study.slots import DIED, ERROR, HANDED_BACK, counted, slot_of, violation
-from optmerge.study.trial_scores import PROBLEMS, decode, encode
-from optmerge.tasks import Task
+from optmerge.study.pareto import spread
+from optmerge.study.slots import DIED, ERROR, HANDED_BACK, Plan, counted, front_of, slot_of, violation
+from optmerge.study.trial_scores import PROBLEMS, decode, encode, value_of
+from optmerge.tasks import Objective, Task
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +47,38 @@ class Best:
 
 
 @dataclass(frozen=True)
+class Tested:
+    """What a recipe scores on test: the goal with its interval, and the means of all its scores."""
+
+    test: Score
+    means: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Compromise:
+    """A trial that none is better than in everything, in a search for several objectives.
+
+    Attributes:
+        trial: Its number.
+        recipe: Its recipe.
+        search: Objective to its value in the search.
+        validation: Objective to its mean on validation; empty for those that were no finalists.
+    """
+
+    trial: int
+    recipe: Recipe
+    search: Mapping[str, float]
+    validation: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Winner:
     """The model that the search found.
 
     Attributes:
         trial: Number of its trial.
         recipe: Its recipe.
-        search: Its fitness in the search; of the best of many, it is too good.
+        search: Its goal in the search; of the best of many, it is too good.
         validation: Its score on validation, or none where the best trial is taken as it is.
         test: Its score on test.
         best: How it was chosen among the finalists on validation.
@@ -74,10 +100,11 @@ class Winner:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A naive merge: which of its settings was best on validation, and its score on test."""
+    """A naive merge: which of its settings was best on validation, and its scores on test."""
 
     setting: str
     test: Score
+    means: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -85,9 +112,10 @@ class Result:
     """All that a study found."""
 
     winner: Winner
-    sources: Mapping[str, Score]
+    sources: Mapping[str, Tested]
     baselines: Mapping[str, Baseline]
-    ablations: Mapping[str, Score]
+    ablations: Mapping[str, Tested]
+    front: Sequence[Compromise] = ()
 
 
 class Judge:
@@ -113,7 +141,7 @@ class Judge:
     def scores(
         self, recipe: Recipe, split: Literal["validation", "test"], label: str, *, folded: bool = True
     ) -> NDArray[np.float64]:
-        """One score a problem, in the objective's own direction.
+        """The goal's score of every problem, in its own direction.
 
         Args:
             recipe: What is scored.
@@ -133,7 +161,7 @@ class Judge:
         folded: bool = True,
     ) -> NDArray[np.float64]:
         """As `scores`, NaN but for the problems at some positions, and others that were answered before."""
-        metric, problems = self._task.objectives[0].name, self._task.problems(split)
+        metric, problems = self._task.goal.name, self._task.problems(split)
         key = f"{_EVALUATION}:{split}{'' if folded else ':path'}:{recipe.sha256}"
         kept = {name: decode(scores) for name, scores in self._study.user_attrs.get(key, {}).items()}
         evaluation = Evaluation(kept)
@@ -180,7 +208,7 @@ class Judge:
 
     def _race(self, recipes: Mapping[str, Recipe], seen: Sequence[int], what: str) -> dict[str, NDArray[np.float64]]:
         """The scores of those that can be run, turned so that higher is better."""
-        sign = self._task.objectives[0].sign
+        sign = self._task.goal.sign
         found = {}
         for name, recipe in recipes.items():
             try:
@@ -193,42 +221,85 @@ class Judge:
         return found
 
     def test(self, recipe: Recipe, label: str, *, folded: bool = True) -> Score:
-        """The objective's mean on test, with its interval."""
+        """The goal's mean on test, with its interval."""
         scores = self.scores(recipe, "test", label, folded=folded)
         return bootstrap(scores[~np.isnan(scores)])
 
-    def means(self, recipe: Recipe) -> dict[str, float]:
-        """The mean of every score on test, of what was tested before."""
-        kept = self._study.user_attrs[f"{_EVALUATION}:test:{recipe.sha256}"]
+    def tested(self, recipe: Recipe, label: str) -> Tested:
+        """All that a recipe scores on test."""
+        return Tested(self.test(recipe, label), self.means(recipe, "test"))
+
+    def means(self, recipe: Recipe, split: Literal["validation", "test"]) -> dict[str, float]:
+        """The mean of every score on a split that was answered before."""
+        kept = self._study.user_attrs[f"{_EVALUATION}:{split}:{recipe.sha256}"]
         return {name: float(np.nanmean(decode(scores))) for name, scores in kept.items()}
 
 
-def ranked(study: optuna.Study, direction: str) -> list[FrozenTrial]:
+def ranked(study: optuna.Study, goal: Objective) -> list[FrozenTrial]:
     """The trials that count and answered every problem, best first; of equals the one whose slot comes first.
 
     Those that keep all guards come before those that do not.
     """
-    sign = 1.0 if direction == "maximize" else -1.0
     trials = counted(study.get_trials(deepcopy=False))
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
-    return sorted(complete, key=lambda trial: (violation(trial), -sign * (trial.value or 0.0), slot_of(trial)))
+    complete = [(trial, value) for trial in trials if (value := value_of(trial, goal)) is not None]
+    order = sorted(complete, key=lambda pair: (violation(pair[0]), -goal.sign * pair[1], slot_of(pair[0])))
+    return [trial for trial, _ in order]
+
+
+def compromises(study: optuna.Study, plan: Plan, most: int) -> list[FrozenTrial]:
+    """Trials of a search for several objectives that none is better than, so many that are far apart."""
+    best = front_of(counted(study.get_trials(deepcopy=False)), plan)
+    points = [plan.fitness(trial) or () for trial in best]
+    return [best[i] for i in spread(points, most)]
+
+
+def judge_front(
+    judge: Judge, space: SearchSpace, objectives: Sequence[Objective], trials: Sequence[FrozenTrial], *, validate: bool
+) -> list[Compromise]:
+    """Every one of some compromises on validation; one that cannot be run is left out."""
+    judged = []
+    for trial in trials:
+        recipe = space.decode(trial.params)
+        found: dict[str, float] = {}
+        if validate:
+            try:
+                judge.scores(recipe, "validation", f"trial {trial.number}")
+            except OptmergeError as error:
+                log.warning("trial %d is left out: %s", trial.number, error)
+                continue
+            means = judge.means(recipe, "validation")
+            found = {goal.name: means[goal.name] for goal in objectives}
+        search = {goal.name: value for goal, value in zip(objectives, trial.values, strict=True)}
+        judged.append(Compromise(trial.number, recipe, search, found))
+    return judged
 
 
 def choose_winner(
     study: optuna.Study,
     judge: Judge,
     space: SearchSpace,
-    direction: str,
+    goal: Objective,
     finalists: int,
     *,
     by_validation: bool,
+    among: Sequence[FrozenTrial] = (),
 ) -> Winner:
     """The winner: of so many finalists the one best on validation, or simply the best trial of the search.
+
+    Args:
+        study: The study.
+        judge: Scores.
+        space: Decodes.
+        goal: What the winner is best at.
+        finalists: How many there are.
+        by_validation: Not simply the best trial.
+        among: The finalists are to be of these; of all trials by default.
 
     Raises:
         OptmergeError: If no trial answered every problem.
     """
-    order = ranked(study, direction)
+    numbers = {trial.number for trial in among}
+    order = [trial for trial in ranked(study, goal) if not numbers or trial.number in numbers]
     if not order:
         raise OptmergeError("no trial ran to the end, so there is no winner; raise study.trials and run again")
     number, best = order[0].number, None
@@ -252,12 +323,13 @@ def choose_winner(
     validation = best.score if best else None
     test = judge.test(recipe, "winner")
     broken = {name: value for name, value in trial.constraints.items() if value > 0}
-    return Winner(number, recipe, trial.value or 0.0, validation, test, best, judge.means(recipe), broken, path_test)
+    search, means = value_of(trial, goal) or 0.0, judge.means(recipe, "test")
+    return Winner(number, recipe, search, validation, test, best, means, broken, path_test)
 
 
-def judge_sources(judge: Judge, sources: Mapping[str, Recipe]) -> dict[str, Score]:
+def judge_sources(judge: Judge, sources: Mapping[str, Recipe]) -> dict[str, Tested]:
     """Every source on test."""
-    return {alias: judge.test(recipe, alias) for alias, recipe in sources.items()}
+    return {alias: judge.tested(recipe, alias) for alias, recipe in sources.items()}
 
 
 def judge_baselines(judge: Judge, baselines: Mapping[str, Mapping[str, Recipe]]) -> dict[str, Baseline]:
@@ -266,7 +338,8 @@ def judge_baselines(judge: Judge, baselines: Mapping[str, Mapping[str, Recipe]])
     for name, settings in baselines.items():
         try:
             setting = judge.best(settings, name).name if len(settings) > 1 else next(iter(settings))
-            judged[name] = Baseline(setting, judge.test(settings[setting], f"{name} {setting}".strip()))
+            found = judge.tested(settings[setting], f"{name} {setting}".strip())
+            judged[name] = Baseline(setting, found.test, found.means)
         except OptmergeError as error:
             log.warning("%s is left out: %s", name, error)
     return judged
@@ -305,9 +378,10 @@ def as_json(
             **({"selection": _selection(result.winner.best)} if result.winner.best else {}),
             **({"path_test": asdict(result.winner.path_test)} if result.winner.path_test else {}),
         },
-        "sources": {alias: {"test": asdict(score)} for alias, score in result.sources.items()},
+        "sources": {alias: asdict(tested) for alias, tested in result.sources.items()},
         "baselines": {name: asdict(baseline) for name, baseline in result.baselines.items()},
-        "ablations": {name: {"test": asdict(score)} for name, score in result.ablations.items()},
+        "ablations": {name: asdict(tested) for name, tested in result.ablations.items()},
+        **({"front": [_compromise(one) for one in result.front]} if result.front else {}),
         "trials": states,
         "problem_evaluations": sum(trial.user_attrs.get(PROBLEMS, 0) for trial in trials) + _asked_of_sources(study),
         "problem_evaluations_unpruned": (states["complete"] + states["pruned"]) * search_problems,
@@ -319,6 +393,11 @@ def _asked_of_sources(study: optuna.Study) -> int:
     """How many search problems the sources answered, so that they could be told easy from hard."""
     found = study.user_attrs.get(SOURCES, {})
     return sum(max(len(decode(scores)) for scores in metrics.values()) for metrics in found.values())
+
+
+def _compromise(one: Compromise) -> dict[str, Any]:
+    known = {"validation": dict(one.validation)} if one.validation else {}
+    return {"trial": one.trial, "recipe_sha256": one.recipe.sha256, "search": dict(one.search), **known}
 
 
 def _selection(best: Best) -> dict[str, Any]:

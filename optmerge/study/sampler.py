@@ -43,16 +43,22 @@ class Sampler:
     module: ModuleType
     options: Any
 
-    def check(self, genes: Sequence[Gene]) -> None:
-        """Refuse genes that the sampler cannot handle, and options that have no meaning.
+    def check(self, genes: Sequence[Gene], objectives: int = 1) -> None:
+        """Refuse genes or a number of objectives that the sampler cannot handle, and options that have no meaning.
 
         Raises:
             UsageError: Naming the first such gene and its kind, or the option.
         """
+        package, _, name = self.module.__name__.rpartition(".")
+        if objectives > 1 and not _searches_several(self.module):
+            able = [other for other in names(package) if _searches_several(find(package, other, "sampler"))]
+            raise UsageError(
+                f"sampler={name} searches for one objective, and the task has {objectives}; these search for several: "
+                f"{', '.join(able)}"
+            )
         kinds = {gene.kind for gene in genes}
         for gene in genes:
             if gene.kind not in self.module.ACCEPTS:
-                package, _, name = self.module.__name__.rpartition(".")
                 able = [other for other in names(package) if kinds <= find(package, other, "sampler").ACCEPTS]
                 raise UsageError(
                     f"sampler={name} cannot search {gene.name}, a gene of kind {gene.kind}; these can: "
@@ -63,6 +69,11 @@ class Sampler:
     def proposer(self, genes: Sequence[Gene], seed: int, starts: Sequence[Mapping[str, Value]] = ()) -> "Proposer":
         """What gives the genomes of a study."""
         return Proposer(self, genes, seed, starts)
+
+
+def _searches_several(module: ModuleType) -> bool:
+    """Whether a sampler can search for several objectives at once: it declares that."""
+    return bool(getattr(module, "SEVERAL_OBJECTIVES", False))
 
 
 class Proposer:

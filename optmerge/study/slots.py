@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 
+from optmerge.study.pareto import covers, front
+
 SLOT = "optmerge:slot"  # system attribute of a trial: generation and index
 WORKER = "optmerge:worker"  # another: who runs it
 ERROR = "error"  # user attribute of a trial that failed: why
@@ -40,20 +42,27 @@ class Plan:
         population: Slots of a generation.
         lag: A generation may begin when all are closed but so many of those before it: 0 waits for the one before, 1
             for the last but one. None waits for nothing.
-        maximize: Whether higher values are better.
+        maximize: Of each objective, whether higher values are better.
         max_retries: How often a slot is tried again whose worker died.
-        stagnation: End after so many closed generations without a better value; None never does.
+        stagnation: End after so many closed generations without a better value, or of several objectives without one
+            that no other covers; None never does.
     """
 
     population: int
     lag: int | None = 0
-    maximize: bool = True
+    maximize: tuple[bool, ...] = (True,)
     max_retries: int = 3
     stagnation: int | None = None
 
     def taught_by(self, generation: int) -> int:
         """How many generations, from the first on, decide what the genomes of one are."""
         return max(0, generation - self.lag) if self.lag is not None else 0
+
+    def fitness(self, trial: FrozenTrial) -> tuple[float, ...] | None:
+        """The values of a trial that ran to the end and keeps all guards, turned so that higher is better."""
+        if trial.state != TrialState.COMPLETE or trial.values is None or violation(trial):
+            return None
+        return tuple(value if higher else -value for value, higher in zip(trial.values, self.maximize, strict=True))
 
     def slot(self, position: int) -> Slot:
         return Slot(*divmod(position, self.population))
@@ -175,23 +184,20 @@ class Ledger:
 
     def _stagnant_from(self, patience: int) -> int | None:
         """After how many generations none has been better than the best for `patience` of them."""
-        best, since = None, 0
+        best: list[tuple[float, ...]] = []
+        since = 0
         for generation in range(self.closed()):
-            values = [self._signed(trial) for trial in self.generation(generation)]
-            top = max((value for value in values if value is not None), default=None)
-            if top is not None and (best is None or top > best):
-                best, since = top, 0
-            elif best is not None:
+            found = [self.plan.fitness(trial) for trial in self.generation(generation)]
+            new = [one for one in found if one is not None and not any(covers(known, one) for known in best)]
+            if new:
+                best = [known for known in best if not any(covers(one, known) for one in new)] + new
+                since = 0
+            elif best:
                 since += 1
             if since >= patience:
                 # Those that had been allowed to begin by then are finished.
                 return generation + 1 + (self.plan.lag or 0)
         return None
-
-    def _signed(self, trial: FrozenTrial) -> float | None:
-        if trial.state != TrialState.COMPLETE or trial.value is None or violation(trial):
-            return None
-        return trial.value if self.plan.maximize else -trial.value
 
     def is_done(self, budget: int) -> bool:
         """Whether every slot up to the end has a result."""
@@ -237,6 +243,12 @@ def slot_of(trial: FrozenTrial) -> Slot:
 def violation(trial: FrozenTrial) -> float:
     """By how much a trial breaks its constraints, all together; 0 if it keeps them."""
     return sum(max(0.0, value) if value == value else math.inf for value in trial.constraints.values())
+
+
+def front_of(trials: Sequence[FrozenTrial], plan: Plan) -> list[FrozenTrial]:
+    """The trials of a search for several objectives that none is better than; those that break guards are left out."""
+    feasible = [(trial, fitness) for trial in trials if (fitness := plan.fitness(trial)) is not None]
+    return [feasible[i][0] for i in front([fitness for _, fitness in feasible])]
 
 
 def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:

@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
+from optmerge.tasks import Objective
+
 # What a trial leaves behind, as user attributes.
 SCORES = "scores"  # metric to encoded scores of the search problems, in their order
 PROBLEMS = "problems"  # how many problems it answered
@@ -101,6 +103,18 @@ def finished_trials(
         for trial in trials
         if trial.state == TrialState.COMPLETE and trial.value is not None
     ]
+
+
+def value_of(trial: FrozenTrial, goal: Objective) -> float | None:
+    """What a trial scores by the measure that results are told in; None if it did not run to the end.
+
+    With one objective that is its value. With several, the mean of a score of its own, which weighs them.
+    """
+    if trial.state != TrialState.COMPLETE or trial.values is None:
+        return None
+    if len(trial.values) == 1:
+        return float(trial.values[0])
+    return float(np.nanmean(decode(trial.user_attrs[SCORES][goal.name])))
 
 
 def score_matrix(kept_scores: Mapping[int, Mapping[str, Encoded]], metric: str) -> Mapping[int, NDArray[np.float64]]:

@@ -7,7 +7,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,13 @@ class Outcome:
 
     Attributes:
         state: Complete or pruned.
-        value: The fitness of one that is complete.
+        values: The fitness of one that is complete, or one for each objective.
         attributes: What it leaves behind, as user attributes.
         constraints: Name to a number that is 0 or less where it is kept, as Optuna has them.
     """
 
     state: TrialState
-    value: float | None
+    values: float | Sequence[float] | None
     attributes: Mapping[str, Any]
     constraints: Mapping[str, float] = field(default_factory=dict)
 
@@ -177,7 +177,7 @@ def _run(
         reason = str(error) if isinstance(error, OptmergeError) else f"{type(error).__name__}: {_first_line(error)}"
         attributes = error.attributes if isinstance(error, TrialFailedError) else {}
         outcome = Outcome(TrialState.FAIL, None, {**attributes, ERROR: reason})
-    database.finish(claim.trial_id, outcome.state, outcome.value, outcome.attributes, outcome.constraints)
+    database.finish(claim.trial_id, outcome.state, outcome.values, outcome.attributes, outcome.constraints)
 
 
 def _is_interruption(error: BaseException | None) -> bool:

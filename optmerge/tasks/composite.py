@@ -1,4 +1,4 @@
-"""Several tasks at once: a weighted mean of them, and guards that must not fall.
+"""Several tasks at once: a weighted mean of them, or an objective each; and guards that must not fall.
 
     task:
       name: composite
@@ -9,6 +9,8 @@
         chat: {margin: 0.02, of: base, task: {name: choice_logprob, ...}}
 
 Each has problems of its own in every split. A part's share of the fitness is its weight, however many problems it has.
+With `objectives: parts` the search is for the best compromises between the parts, and the weights only decide which of
+them is the winner.
 A guard adds nothing to the fitness: a merge whose mean on it is more than the margin below that of a source is not
 feasible, and ranks below every merge that is.
 """
@@ -31,11 +33,13 @@ class Options:
     """What a configuration may set under `task`.
 
     Attributes:
+        objectives: `mean`: the weighted mean of the parts is searched for; `parts`: each part is an objective.
         parts: Name to `weight` (1 by default) and `task`, the settings of a task.
         guards: Name to `margin` (0 by default), `of` (the alias of the source to be held against; `models.base` by
             default, or else the best), and `task`.
     """
 
+    objectives: str = "mean"
     parts: dict[str, Any] = field(default_factory=dict)
     guards: dict[str, Any] = field(default_factory=dict)
 
@@ -57,6 +61,10 @@ def build(options: Options) -> "Composite":
     """
     if not options.parts:
         raise UsageError("task.parts is empty: name the tasks, as in task.parts.ja.task.name=math_ja")
+    if options.objectives not in ("mean", "parts"):
+        raise UsageError(f"task.objectives={options.objectives}: unknown; known are mean, parts")
+    if options.objectives == "parts" and len(options.parts) < 2:
+        raise UsageError("task.objectives=parts needs two parts or more; task.parts has one")
     both = set(options.parts) & set(options.guards)
     if both:
         raise UsageError(f"task: {', '.join(sorted(both))} is among the parts and the guards")
@@ -71,7 +79,7 @@ def build(options: Options) -> "Composite":
         _guard(part, _number(settings, "margin", 0.0, part.where), settings.get("of"))
         for part, settings in zip(guarding, options.guards.values(), strict=True)
     ]
-    return Composite([*parts, *guarding], guards)
+    return Composite([*parts, *guarding], guards, several=options.objectives == "parts")
 
 
 def _part(name: str, kind: str, settings: Any, weight: float) -> _Part:
@@ -90,11 +98,16 @@ def _part(name: str, kind: str, settings: Any, weight: float) -> _Part:
     return _Part(name, where, task, weight, source_sha256(module))
 
 
-def _guard(part: _Part, margin: float, of: str | None) -> Guard:
+def _goal(part: _Part) -> Objective:
+    """The score of a part, by its name among those of all."""
     goal = part.task.objectives[0]
+    return replace(goal, name=f"{part.name}/{goal.name}")
+
+
+def _guard(part: _Part, margin: float, of: str | None) -> Guard:
     if margin < 0:
         raise UsageError(f"{part.where}.margin must be at least 0, got {margin:g}")
-    return Guard(part.name, replace(goal, name=f"{part.name}/{goal.name}"), margin, of)
+    return Guard(part.name, _goal(part), margin, of)
 
 
 def _number(settings: Any, key: str, default: float, where: str) -> float:
@@ -116,12 +129,13 @@ def _named(where: str) -> Iterator[None]:
 class Composite:
     """Several tasks as one; see `build`."""
 
-    def __init__(self, parts: Sequence[_Part], guards: Sequence[Guard]) -> None:
+    def __init__(self, parts: Sequence[_Part], guards: Sequence[Guard], *, several: bool) -> None:
         self._parts = parts
         self.guards = guards
-        goals = [part.task.objectives[0] for part in parts if part.weight]
+        goals = [_goal(part) for part in parts if part.weight]
         shares = all(goal.share and goal.direction == "maximize" for goal in goals)
-        self.objectives: Sequence[Objective] = (Objective(SCORE, share=shares),)
+        self.goal = Objective(SCORE, share=shares)
+        self.objectives: Sequence[Objective] = goals if several else (self.goal,)
         self.ease = SORTING
         self._read: dict[Split, Sequence[Problem]] = {}
         self._owners: dict[str, tuple[int, Problem, float]] = {}  # id to its part, the part's own problem, its factor
@@ -179,4 +193,6 @@ class Composite:
         }
         found |= {f"{part.name}.plugin": part.plugin for part in self._parts if part.plugin}
         weights = {part.name: round(part.weight, 12) for part in self._parts}
-        return found | {"weights": sha256_of(weights), "guards": sha256_of([str(guard) for guard in self.guards])}
+        objectives = sha256_of([goal.name for goal in self.objectives])
+        guards = sha256_of([str(guard) for guard in self.guards])
+        return found | {"weights": sha256_of(weights), "objectives": objectives, "guards": guards}

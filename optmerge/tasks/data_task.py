@@ -86,6 +86,10 @@ class DataTask:
         return self._scoring.objectives
 
     @property
+    def goal(self) -> Objective:
+        return self.objectives[0]
+
+    @property
     def guards(self) -> Sequence[Guard]:
         return ()
 

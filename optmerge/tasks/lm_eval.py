@@ -133,6 +133,10 @@ class LmEvalTask:
         return (Objective(self._objective, directions.pop(), share=shares),)
 
     @property
+    def goal(self) -> Objective:
+        return self.objectives[0]
+
+    @property
     def guards(self) -> Sequence[Guard]:
         return ()
 

@@ -85,6 +85,11 @@ class Task(Protocol):
         ...
 
     @property
+    def goal(self) -> Objective:
+        """The score that results are told in and the winner is chosen by: the objective, or what weighs several."""
+        ...
+
+    @property
     def guards(self) -> Sequence[Guard]:
         """The scores that must not fall."""
         ...

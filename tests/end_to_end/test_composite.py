@@ -64,6 +64,49 @@ def test_a_guard_that_nothing_keeps_is_told(
         assert "broken" not in result(here)["winner"]
 
 
+def test_every_part_is_an_objective_and_the_best_compromises_are_kept(
+    zoo: Path, small: list[str], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*small, *composite(zoo, here, 0.9, "ja"), "task.objectives=parts", "sampler=nsgaii"]
+    words += ["sampler.population=4", "study.trials=14", "study.finalists=3"]
+    assert run(words) == 0
+    found, done = result(here), trials(here)
+    assert all(trial.state.name == "COMPLETE" and len(trial.values) == 2 for trial in done)
+    assert not any(trial.intermediate_values for trial in done)
+    front = {one["trial"]: one for one in found["front"]}
+    assert 0 < len(front) <= 3
+    assert found["winner"]["trial"] in front
+    # By definition, of the values as Optuna has them: the more right the better, the fewer bits the better.
+    for number in front:
+        right, bits = done[number].values
+        feasible = [trial for trial in done if trial.constraints["sums"] <= 0]
+        assert not any(t.values[0] >= right and t.values[1] < bits for t in feasible)
+        assert not any(t.values[0] > right and t.values[1] <= bits for t in feasible)
+    assert all(set(one["validation"]) == {"ja/acc_ja", "bits/bits_per_byte"} for one in front.values())
+    best = max(
+        front.values(), key=lambda one: 2 * one["validation"]["ja/acc_ja"] - one["validation"]["bits/bits_per_byte"]
+    )
+    assert best["trial"] == found["winner"]["trial"]
+    folder = here / "studies" / "demo-seed0"
+    assert (folder / "front.png").stat().st_size > 10_000
+    assert {path.name for path in (folder / "front").iterdir()} == {f"trial-{number}.yaml" for number in front}
+    printed = capsys.readouterr().out
+    assert "Pareto front" in printed and "on the Pareto front" in printed
+
+    assert run(["status", "study.name=demo-seed0"]) == 0
+    assert "trials on the Pareto front" in capsys.readouterr().out
+    other = next(iter(front))
+    assert run(["rebuild", str(folder / "front" / f"trial-{other}.yaml"), str(here / "other")]) == 0
+    assert (here / "other" / "model.safetensors").exists()
+
+
+def test_a_sampler_for_one_objective_is_refused_where_there_are_two(zoo: Path, here: Path, refuse: Refuse) -> None:
+    words = [*composite(zoo, here, 0.9, "ja"), "task.objectives=parts"]
+    refused = refuse(*words)
+    assert "sampler=cmaes searches for one objective, and the task has 2" in refused
+    assert "nsgaii" in refused
+
+
 def test_a_guard_names_a_source(zoo: Path, here: Path, refuse: Refuse) -> None:
     words = composite(zoo, here, 0.1, "english")
     assert "task.guards.sums.of=english: no such source; models.sources has base, ja" in refuse(*words)

@@ -15,6 +15,7 @@ from rich.console import Console
 from optmerge.reports.figure import draw_study
 from optmerge.reports.progress import ProgressLine
 from optmerge.reports.table import print_comparison, print_result
+from optmerge.study.slots import Plan
 from optmerge.tasks import Objective
 
 ACC_JA, BITS = Objective("acc_ja"), Objective("bits_per_byte", "minimize", share=False)
@@ -115,7 +116,7 @@ def test_a_comparison_without_baselines_is_printed_too() -> None:
 
 def test_the_last_line_of_progress_says_what_was_found() -> None:
     def show(console: Console) -> None:
-        with ProgressLine(console, 5, [], ACC_JA) as line:
+        with ProgressLine(console, 5, [], ACC_JA, Plan(5)) as line:
             for trial in trials():
                 line.show(trial)
 
@@ -125,7 +126,7 @@ def test_the_last_line_of_progress_says_what_was_found() -> None:
 def test_progress_counts_what_was_finished_before() -> None:
     def show(console: Console) -> None:
         *earlier, last = trials()[:5]
-        with ProgressLine(console, 5, earlier, BITS) as line:
+        with ProgressLine(console, 5, earlier, BITS, Plan(5, maximize=(False,))) as line:
             line.show(last)
 
     assert "trial 5/5, best so far 0.2, " in printed(show)

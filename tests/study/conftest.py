@@ -68,6 +68,10 @@ class Target:
         return {"near": 1 / (1 + abs(size - wanted))}
 
     @property
+    def goal(self) -> Goal:
+        return self.objectives[0]
+
+    @property
     def guards(self) -> Sequence[Guard]:
         return ()
 

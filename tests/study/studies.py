@@ -44,7 +44,7 @@ def begin(
     proposing: Proposer,
     *,
     name: str = NAME,
-    maximize: bool = True,
+    maximize: tuple[bool, ...] = (True,),
     starts: Sequence[Genome] = (),
     **plan: Any,
 ) -> OpenStudy:

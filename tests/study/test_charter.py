@@ -20,7 +20,7 @@ from study.studies import connected
 
 IDENTITY_OF_OURS = {"genes": {"weight": ["float", 0.0, 1.0, 0.5]}, "search": {"seed": 0}}
 STARTS = [{"weight": 0.25, "on": True, "sources": "a+b", "layers": 3}]
-PLAN = Plan(population=7, lag=1, maximize=False, max_retries=5)
+PLAN = Plan(population=7, lag=1, maximize=(False,), max_retries=5)
 
 
 def found(database: Database, name: str = "mine", **changes: Any) -> OpenStudy:
@@ -80,7 +80,7 @@ def test_processes_that_found_a_study_at_once_open_the_same(url: str) -> None:
 
 def test_whoever_comes_late_changes_no_plan_of_a_study(database: Database) -> None:
     found(database)
-    again = found(database, plan=Plan(population=99, lag=0, maximize=False), config={"other": 1}, starts=[])
+    again = found(database, plan=Plan(population=99, lag=0, maximize=(False,)), config={"other": 1}, starts=[])
     assert again.plan == PLAN and list(again.starts) == STARTS
     assert again.study.user_attrs[CONFIG] == {"study": {"trials": 9}}
 
@@ -88,7 +88,9 @@ def test_whoever_comes_late_changes_no_plan_of_a_study(database: Database) -> No
 def test_another_search_of_the_same_name_is_refused_and_changes_nothing(database: Database) -> None:
     found(database)
     with pytest.raises(UsageError, match="study 'mine' exists with another .*search.seed was 0, now 1"):
-        found(database, identity={**IDENTITY_OF_OURS, "search": {"seed": 1}}, plan=Plan(3, maximize=False), config={})
+        found(
+            database, identity={**IDENTITY_OF_OURS, "search": {"seed": 1}}, plan=Plan(3, maximize=(False,)), config={}
+        )
     opened = open_study(database, "mine")
     assert opened.plan == PLAN and opened.study.user_attrs[CONFIG] == {"study": {"trials": 9}}
 

@@ -291,7 +291,7 @@ def test_members_are_ranked_by_value_then_the_beaten_by_estimate_then_failures()
 def test_where_less_is_better_the_least_comes_first() -> None:
     trials = first_generation()
     complete = sorted((one for one in trials if one.value is not None), key=lambda one: float(one.value or 0))
-    plan = Plan(len(trials), maximize=False)
+    plan = Plan(len(trials), maximize=(False,))
     assert [one.number for one in ranked(trials, plan)] == [*(one.number for one in complete), 1, 4, 3]
 
 

@@ -15,6 +15,7 @@ from optmerge.study.samplers.cmaes import ranked
 from optmerge.study.slots import Ledger, Plan, Slot, violation
 from optmerge.study.trial_scores import ESTIMATE
 from optmerge.study.worker import Outcome, Report
+from optmerge.tasks import Objective as Goal
 from study.conftest import Scale, Target
 from study.studies import begin, proposer, search
 from study.test_cmaes_sampler import GENES, trial
@@ -52,7 +53,7 @@ def test_constraints_are_stored_as_optuna_has_them_and_decide_who_is_a_finalist(
     trials = search(opened, proposing, evaluate, 20)
     assert all(trial.constraints == {"chat": float(trial.value or 0) - 0.5} for trial in trials)
     feasible = sorted((float(t.value or 0) for t in trials if float(t.value or 0) <= 0.5), reverse=True)
-    found = [float(t.value or 0) for t in finalists(opened.study, "maximize")]
+    found = [float(t.value or 0) for t in finalists(opened.study, Goal("value"))]
     assert found[: len(feasible)] == feasible
     assert found[len(feasible) :] == sorted(found[len(feasible) :])
     assert 0 < len(feasible) < 20

@@ -44,7 +44,7 @@ def run(database: Database, sphere: Sphere, name: str, trials: int, **settings: 
     """The trials of a new study."""
     number = len(database.get_all_studies())
     proposing = proposer(name, sphere.genes, seed=sphere.seed, **settings)
-    opened = begin(database, proposing, name=f"study-{number}", maximize=False)
+    opened = begin(database, proposing, name=f"study-{number}", maximize=(False,))
     return search(opened, proposing, scored(sphere.value), trials)
 
 

@@ -260,12 +260,23 @@ def test_what_is_better_depends_on_the_direction() -> None:
     trials = best_by_generation([1, 2, 3, 4])
     assert Ledger(Plan(population=2, stagnation=2)).update(trials).end(MANY) == MANY
     # Of the values 1 and 0, 2 and 1, ... none is lower than the first generation's.
-    assert Ledger(Plan(population=2, stagnation=2, maximize=False)).update(trials).end(MANY) == 2 * 3
+    assert Ledger(Plan(population=2, stagnation=2, maximize=(False,))).update(trials).end(MANY) == 2 * 3
 
 
 def test_generations_in_which_nothing_ran_to_the_end_do_not_stagnate_before_there_is_a_best() -> None:
     trials = finished(filled(3, 2), state=PRUNED)
     assert Ledger(Plan(population=2, stagnation=1)).update(trials).end(MANY) == MANY
+
+
+def test_of_several_objectives_a_new_compromise_is_progress() -> None:
+    values = [(0.5, 0.5), (0.4, 0.6), (0.4, 0.5), (0.5, 0.5)]  # the third is worse than both before it
+    trials = finished(filled(4, 1))
+    for one, pair in zip(trials, values, strict=True):
+        one.values = pair
+    plan = Plan(population=1, stagnation=2, maximize=(True, True))
+    assert Ledger(plan).update(trials[:3]).end(MANY) == MANY
+    assert Ledger(plan).update(trials).end(MANY) == 4
+    assert Ledger(replace(plan, maximize=(True, False))).update(trials).end(MANY) == 3  # less of the second is better
 
 
 @pytest.mark.parametrize("lag", [0, 1])

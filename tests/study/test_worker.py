@@ -574,6 +574,6 @@ def test_trials_of_other_tools_are_left_alone(database: Database) -> None:
 
 
 def test_a_plan_outlives_its_search(file_url: str, database: Database) -> None:
-    begin(database, proposer("cmaes", ONE), population=7, lag=1, max_retries=5, maximize=False)
+    begin(database, proposer("cmaes", ONE), population=7, lag=1, max_retries=5, maximize=(False,))
     with opened_anew(file_url) as opened:
-        assert opened.plan == Plan(population=7, lag=1, maximize=False, max_retries=5)
+        assert opened.plan == Plan(population=7, lag=1, maximize=(False,), max_retries=5)

@@ -11,7 +11,7 @@ import pytest
 from optmerge.config import options_of
 from optmerge.engines import Response
 from optmerge.errors import UsageError
-from optmerge.tasks import Task
+from optmerge.tasks import Objective, Task
 
 
 def write(path: Path, count: int, answer: str) -> str:
@@ -89,6 +89,33 @@ def test_a_task_of_which_less_is_better_counts_the_other_way(settings: dict[str,
     assert scored["words/bits_per_byte"] == pytest.approx(3.0)
     assert scored["score"] == pytest.approx(-3.0 * 0.25 * 8 / 6)
     assert not task.objectives[0].share
+
+
+def test_every_part_may_be_an_objective(settings: dict[str, Any]) -> None:
+    settings["parts"]["words"]["task"] |= {"name": "perplexity"}
+    task = made(settings | {"objectives": "parts"})
+    assert task.objectives == [
+        Objective("sums/acc"),
+        Objective("words/bits_per_byte", "minimize", share=False),
+    ]
+    assert task.goal == Objective("score", share=False)
+    assert made(settings).objectives == (task.goal,)
+    assert made(settings).fingerprint() != task.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("parts", "objectives", "message"),
+    [
+        (2, "each", "task.objectives=each: unknown; known are mean, parts"),
+        (1, "parts", "task.objectives=parts needs two parts or more"),
+    ],
+)
+def test_objectives_that_cannot_be_are_refused(
+    settings: dict[str, Any], parts: int, objectives: str, message: str
+) -> None:
+    chosen = dict(list(settings["parts"].items())[:parts])
+    with pytest.raises(UsageError, match=message):
+        made(settings | {"parts": chosen, "objectives": objectives})
 
 
 def test_guards_name_what_must_not_fall(settings: dict[str, Any]) -> None:

@@ -1,8 +1,10 @@
 """Racing: stop a trial that is worse than a reference on the problems both have seen, beyond chance.
 
 A partial mean says little: it depends on which problems came first. So a trial is compared with one reference trial
-problem by problem, on those it has seen, by a one-sided paired test: McNemar's exact test where scores are 0 or 1,
-Wilcoxon's signed-rank test otherwise. The reference is not the best trial, which was lucky on these very problems,
+problem by problem, on those it has seen, by a one-sided paired test: McNemar's where scores are 0 or 1, Wilcoxon's
+signed-rank test otherwise. The search ranks trials by what they score on these very problems, so what is tested is
+whether the trial can still draw level on them, not whether it is worse in general: with most problems seen, little can
+change, and both tests allow for that (`optmerge.study.paired_test`). The reference is not the best trial, which was lucky on these very problems,
 but the last that CMA-ES would still learn from: the middle of the last closed generation (Heidrich-Meisner and Igel,
 2009, "Hoeffding and Bernstein races"). It is the same whoever runs the trial and whatever else has come in.
 
@@ -27,7 +29,7 @@ class Options:
 
     Attributes:
         batch: Problems a batch; after each the trial may be stopped.
-        level: Chance, over all looks at a trial together, of stopping one as good as the reference.
+        level: Chance, over all looks at a trial together, of stopping one that would have drawn level in the end.
         rank: Rank of the reference among those of the last closed generation that ran to the end, 1 being the best; by
             default half the size of a generation, as many as CMA-ES recombines.
     """
@@ -67,7 +69,7 @@ class RacingPruner:
         return order[min(rank, len(order)) - 1] if order else None
 
     def is_beaten(self, scores: NDArray[np.float64], reference: NDArray[np.float64], look: int) -> bool:
-        """Whether the trial is worse than the reference on the problems that it has seen.
+        """Whether the trial is so far behind the reference that it is unlikely to draw level on all problems.
 
         Args:
             scores: One score a problem, higher is better, NaN where unseen.
@@ -77,7 +79,7 @@ class RacingPruner:
         if look > self._looks:
             return False
         seen = ~np.isnan(scores)
-        return paired_p_value(scores[seen], reference[seen]) < self._options.level / self._looks
+        return paired_p_value(scores[seen], reference[seen], of=len(scores)) < self._options.level / self._looks
 
     def estimate(self, scores: NDArray[np.float64], reference: NDArray[np.float64]) -> tuple[float, float]:
         """The mean over all problems that is likely after those seen, and its standard error.

@@ -135,7 +135,7 @@ class CmaEsSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         maximize = study.direction == StudyDirection.MAXIMIZE
-        ledger = Ledger(Plan(self.population, self.lag, maximize))
+        ledger = Ledger(Plan(self.population, self.lag, (maximize,)))
         while True:
             trials = study.get_trials(deepcopy=False)
             ledger.update(trials)
@@ -168,7 +168,7 @@ def ranked(generation: Sequence[FrozenTrial], plan: Plan) -> list[FrozenTrial]:
         generation: Its results, by index, which decides between equals.
         plan: Says which values are better.
     """
-    sign = -1.0 if plan.maximize else 1.0
+    sign = -1.0 if plan.maximize[0] else 1.0
 
     def place(trial: FrozenTrial) -> tuple[int, float]:
         if trial.state == TrialState.COMPLETE and trial.value is not None:
@@ -183,7 +183,7 @@ def ranked(generation: Sequence[FrozenTrial], plan: Plan) -> list[FrozenTrial]:
 
 def _best_known(distribution: Distribution, lessons: int, ledger: Ledger) -> Floats | None:
     """The deviates of the genome that a model of what so many generations taught has for the best, if it has one."""
-    sign = 1.0 if ledger.plan.maximize else -1.0
+    sign = 1.0 if ledger.plan.maximize[0] else -1.0
     genomes: list[Mapping[str, Value]] = []
     fitness: list[float] = []
     for generation in range(lessons):

@@ -8,6 +8,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optmerge.space import Gene
 
 ACCEPTS = frozenset({"float", "int", "switch", "choice"})
+SEVERAL_OBJECTIVES = True
 
 
 @dataclass

@@ -9,6 +9,7 @@ from optmerge.errors import UsageError
 from optmerge.space import Gene
 
 ACCEPTS = frozenset({"float", "int", "switch", "choice"})
+SEVERAL_OBJECTIVES = True
 
 
 @dataclass

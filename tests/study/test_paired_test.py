@@ -1,0 +1,69 @@
+"""Paired tests against chances worked by hand, and against simulated equals."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from optmerge.study.paired_test import paired_p_value
+
+
+def scores(lost: int, won: int, same: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return np.r_[np.zeros(lost), np.ones(won), np.ones(same)], np.r_[np.ones(lost), np.zeros(won), np.ones(same)]
+
+
+@pytest.mark.parametrize(("lost", "won"), [(5, 0), (6, 1), (3, 3), (1, 4)])
+def test_in_general_the_lost_are_binomial(lost: int, won: int) -> None:
+    both = lost + won
+    expected = sum(math.comb(both, i) for i in range(lost, both + 1)) / 2**both
+    assert paired_p_value(*scores(lost, won, 10)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("lost", "won", "of"), [(5, 0, 40), (6, 2, 40), (4, 4, 80)])
+def test_of_so_many_the_lost_are_hypergeometric(lost: int, won: int, of: int) -> None:
+    """Twenty problems are seen; of all that differ, in proportion, two equals would lose half."""
+    both = lost + won
+    half = (both * of // 20) // 2
+    ways = [math.comb(half, i) * math.comb(half, both - i) for i in range(both + 1)]
+    expected = (Fraction(sum(ways[lost + 1 :])) + Fraction(ways[lost], 2)) / sum(ways)
+    assert paired_p_value(*scores(lost, won, 20 - both), of=of) == pytest.approx(float(expected))
+
+
+def test_what_has_seen_more_of_all_is_surer() -> None:
+    found = [paired_p_value(*scores(8, 4, 28), of=of) for of in (40, 60, 120, 10_000)]
+    assert found == sorted(found)
+    assert found[0] == 0.0  # nothing can change any more
+    assert paired_p_value(*scores(4, 4, 32), of=40) == 1.0
+    # Very many are as good as unlimited: the binomial's mid-p.
+    chances = [math.comb(12, i) / 2**12 for i in range(13)]
+    assert found[-1] == pytest.approx(sum(chances[9:]) + chances[8] / 2, rel=0.02)
+
+
+def test_graded_scores_have_the_finite_population_correction() -> None:
+    """Far from the end the test is Wilcoxon's; near it a small deficit is decisive."""
+    rng = np.random.default_rng(3)
+    reference = rng.random(60)
+    candidate = reference - 0.02 + 0.1 * rng.standard_normal(60)
+    plain = paired_p_value(candidate, reference)
+    assert paired_p_value(candidate, reference, of=10**6) == pytest.approx(plain, rel=0.02)
+    assert paired_p_value(candidate, reference, of=70) < paired_p_value(candidate, reference, of=120) < plain
+    assert paired_p_value(candidate, reference, of=60) == 0.0
+
+
+@pytest.mark.parametrize("graded", [False, True])
+@pytest.mark.parametrize("seen", [40, 100, 160])
+def test_equals_are_called_worse_about_as_often_as_the_level_says(seen: int, graded: bool) -> None:
+    """Two that come out equal over all 200 problems, of which some are seen in random order."""
+    rng, level, runs = np.random.default_rng(seen), 0.1, 2000
+    differences = np.r_[np.ones(40), -np.ones(40), np.zeros(120)]
+    if graded:
+        differences = differences * np.r_[rng.random(40), rng.random(40), np.zeros(120)]
+        differences[:40] *= -differences[40:80].sum() / differences[:40].sum()
+    called = 0
+    for _ in range(runs):
+        drawn = rng.permutation(differences)[:seen]
+        reference = (drawn < 0).astype(float)
+        called += paired_p_value(reference + drawn, reference, of=200) < level
+    assert 0.05 < called / runs < 0.15
