@@ -36,7 +36,7 @@ class Options:
     """
 
     batch: int = 40
-    level: float = 0.1
+    level: float = 0.2
     rank: int | None = None
 
 
