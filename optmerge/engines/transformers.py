@@ -1,12 +1,12 @@
 """Responses from a model of the transformers library that stays in memory; candidates are copied into it."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from optmerge.engines.engine import Candidate, Generate, LogLikelihood, Request, Response
+from optmerge.engines.likelihoods import Row, padded, scores
 from optmerge.engines.loops import repeats_itself
 from optmerge.engines.wording import BETWEEN_LOOKS, NOT_NUMBERS, Wording, comparison
 from optmerge.errors import OptmergeError, UsageError
@@ -169,7 +169,7 @@ class TransformersEngine:
         import torch
 
         first = requests[0]
-        ids, mask = self._padded([self._wording.prompt(request.prompt) for request in requests])
+        ids, mask = padded([self._wording.prompt(request.prompt) for request in requests], self._wording.padding)
         width = ids.shape[1]
         arguments = self._stopping(first)
         if first.stop_loops:
@@ -186,51 +186,14 @@ class TransformersEngine:
             )
         return [self._wording.response(tokens, first) for tokens in output[:, width:].tolist()]
 
-    def _padded(self, rows: Sequence[list[int]]) -> tuple["Tensor", "Tensor"]:
-        """Rows of tokens in one tensor, padded on the left, and where they are."""
-        import torch
-
-        width = max(len(tokens) for tokens in rows)
-        ids = torch.full((len(rows), width), self._wording.padding)
-        mask = torch.zeros((len(rows), width), dtype=torch.long)
-        for i, tokens in enumerate(rows):
-            ids[i, width - len(tokens) :] = torch.tensor(tokens)
-            mask[i, width - len(tokens) :] = 1
-        return ids, mask
-
     def _compare(self, requests: Sequence[LogLikelihood]) -> list[Response]:
         """Log-likelihoods of continuations, a row each."""
-        rows = [self._wording.row(request.prompt, text) for request in requests for text in request.continuations]
-        sums: list[float] = []
-        for start in range(0, len(rows), self._batch_size):
-            sums += self._sums(rows[start : start + self._batch_size])
-        found = iter(zip((scored for _, scored in rows), sums, strict=True))
-        responses = []
-        for request in requests:
-            scored, likelihoods = zip(*(next(found) for _ in request.continuations), strict=True)
-            responses.append(comparison(request, scored, likelihoods))
-        return responses
-
-    def _sums(self, rows: Sequence[tuple[list[int], int]]) -> list[float]:
-        """The log-likelihood of the last tokens of each row; all are padded on the left, so that these come last."""
-        import torch
-
-        ids, mask = self._padded([tokens for tokens, _ in rows])
-        width, most = ids.shape[1], max(scored for _, scored in rows)
-        with torch.inference_mode():
-            logits = self._model(
-                input_ids=ids.to(self.device),
-                attention_mask=mask.to(self.device),
-                position_ids=(mask.cumsum(1) - 1).clamp(min=0).to(self.device),
-                use_cache=False,
-                logits_to_keep=most + 1,
-            ).logits[:, :-1]
-            chosen = ids[:, width - most :, None].to(self.device)
-            each = logits.float().log_softmax(-1).gather(-1, chosen)[..., 0].double().cpu()
-        sums = [float(logs[most - scored :].sum()) for logs, (_, scored) in zip(each, rows, strict=True)]
-        if any(math.isnan(one) for one in sums):
-            raise OptmergeError(NOT_NUMBERS)
-        return sums
+        groups = [[Row(*self._wording.row(asked.prompt, text)) for text in asked.continuations] for asked in requests]
+        found = scores(self._model, groups, self._wording.padding, self._batch_size)
+        return [
+            comparison(request, [row.scored for row in group], *zip(*some, strict=True))
+            for request, group, some in zip(requests, groups, found, strict=True)
+        ]
 
 
 def _load_model(folder: Path, dtype: Any) -> Any:
