@@ -1,10 +1,13 @@
 """Responses from a model of the transformers library that stays in memory; candidates are copied into it."""
 
+import bisect
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from optmerge.engines.batch_limit import BatchLimit
 from optmerge.engines.engine import Candidate, Generate, LogLikelihood, Request, Response
 from optmerge.engines.likelihoods import Row, padded, scores
 from optmerge.engines.loops import repeats_itself
@@ -27,13 +30,14 @@ class Options:
 
     Attributes:
         device: `auto` takes the GPU where there is one.
-        batch_size: Most requests answered at once; halved where memory runs out.
+        batch_size: Most requests answered at once; halved where memory runs out. By default as many as memory allows,
+            which is found by trying; 256 on the CPU.
         threads: Threads for work on the CPU. By default all cores, or one where the model is tiny: there, handing
             work to a second thread takes longer than the work.
     """
 
     device: str = "auto"
-    batch_size: int = 256
+    batch_size: int | None = None
     threads: int | None = None
 
 
@@ -45,7 +49,7 @@ def pick_device(options: Options) -> str:
     """
     import torch
 
-    if options.batch_size < 1:
+    if options.batch_size is not None and options.batch_size < 1:
         raise UsageError(f"engine.batch_size must be at least 1, got {options.batch_size}")
     if options.threads is not None and options.threads < 1:
         raise UsageError(f"engine.threads must be at least 1, got {options.threads}")
@@ -84,7 +88,7 @@ class TransformersEngine:
         import torch
 
         self.device = pick_device(options)
-        self._batch_size = options.batch_size
+        self._limits = {kind: BatchLimit.of(options.batch_size, self.device) for kind in (Generate, LogLikelihood)}
         try:
             self._wording = Wording(folder)
             model = _load_model(folder, getattr(torch, dtype)).to(self.device).eval().requires_grad_(False)
@@ -130,28 +134,57 @@ class TransformersEngine:
         Raises:
             OptmergeError: If the candidate cannot answer: its logits are not numbers, or one request exhausts memory.
         """
-        order = sorted(range(len(requests)), key=lambda i: (-_length(requests[i]), i))
+        waiting = [self._read(place, request) for place, request in enumerate(requests)]
+        waiting.sort(key=lambda asked: (-asked.length, asked.place))
         responses: dict[int, Response] = {}
-        while order:
-            batch = _alike(requests, order[: self._batch_size])
-            batch = batch[: max(1, self._batch_size // _rows(requests[batch[0]]))]
-            try:
-                for i, response in zip(batch, self._answer([requests[i] for i in batch]), strict=True):
-                    responses[i] = response
-            except RuntimeError as error:
-                if not _out_of_memory(error) or len(batch) == 1:
-                    raise OptmergeError(f"generating failed: {str(error).splitlines()[0]}") from error
-                self._batch_size = len(batch) // 2
-                _free_memory()
+        before = {kind: replace(limit) for kind, limit in self._limits.items()}
+        while waiting:
+            limit, length = self._limits[type(waiting[0].request)], waiting[0].length
+            alike = [asked for asked in waiting if asked.kind == waiting[0].kind]
+            most = limit.fitting(length)
+            ends = list(itertools.accumulate(len(asked.rows) for asked in alike))
+            batch = alike[: max(1, bisect.bisect_right(ends, most))]
+            rows = min(most, ends[len(batch) - 1])
+            answered = self._tried(batch, most)
+            if answered is None:
+                if rows == 1:
+                    self._limits = before  # it says nothing of what others need
+                    raise OptmergeError(f"memory runs out on a single request (engine.device={self.device})")
+                limit.failed(rows, length)
                 continue
-            order = [i for i in order if i not in responses]
-        return [responses[i] for i in range(len(requests))]
+            if ends[-1] > most:  # there would have been more
+                limit.worked(rows, length)
+            responses.update(zip((asked.place for asked in batch), answered, strict=True))
+            waiting = [asked for asked in waiting if asked.place not in responses]
+        return [responses[place] for place in range(len(requests))]
 
-    def _answer(self, requests: Sequence[Request]) -> list[Response]:
-        """Responses to requests that one call can answer."""
-        if isinstance(requests[0], Generate):
-            return self._generate([request for request in requests if isinstance(request, Generate)])
-        return self._compare([request for request in requests if isinstance(request, LogLikelihood)])
+    def _read(self, place: int, request: Request) -> "_Asked":
+        if isinstance(request, Generate):
+            rows = [Row(self._wording.prompt(request.prompt), 0)]
+            kind = (request.stop, request.max_new_tokens, request.stop_loops)
+            return _Asked(place, request, rows, len(rows[0].tokens) + request.max_new_tokens, kind)
+        rows = [Row(*self._wording.row(request.prompt, text)) for text in request.continuations]
+        return _Asked(place, request, rows, max(len(row.tokens) for row in rows), None)
+
+    def _tried(self, batch: "Sequence[_Asked]", most: int) -> list[Response] | None:
+        """Responses to requests that one call can answer; None if memory runs out."""
+        try:
+            return self._answer(batch, most)
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise OptmergeError(f"generating failed: {str(error).splitlines()[0]}") from error
+        _free_memory(self.device)  # only now: while there is the error, there are the tensors of where it came from
+        return None
+
+    def _answer(self, batch: "Sequence[_Asked]", most: int) -> list[Response]:
+        if isinstance(batch[0].request, Generate):
+            return self._generate([asked.rows[0].tokens for asked in batch], batch[0].request)
+        found = scores(self._model, [asked.rows for asked in batch], self._wording.padding, most)
+        return [
+            comparison(asked.request, [row.scored for row in asked.rows], *zip(*some, strict=True))
+            for asked, some in zip(batch, found, strict=True)
+            if isinstance(asked.request, LogLikelihood)
+        ]
 
     def _stopping(self, request: Generate) -> dict[str, Any]:
         """What makes generation end at stop strings; they are cut from the text anyway, so this only saves time."""
@@ -165,35 +198,45 @@ class TransformersEngine:
             return {}
         return {"stop_strings": list(request.stop), "tokenizer": self._wording.tokenizer}
 
-    def _generate(self, requests: Sequence[Generate]) -> list[Response]:
+    def _generate(self, prompts: Sequence[list[int]], request: Generate) -> list[Response]:
+        """Responses to prompts, to each as the request says."""
         import torch
 
-        first = requests[0]
-        ids, mask = padded([self._wording.prompt(request.prompt) for request in requests], self._wording.padding)
+        ids, mask = padded(prompts, self._wording.padding)
         width = ids.shape[1]
-        arguments = self._stopping(first)
-        if first.stop_loops:
+        arguments = self._stopping(request)
+        if request.stop_loops:
             arguments["stopping_criteria"] = [_stop_loops(width)]
         with torch.inference_mode():
             output = self._model.generate(
                 input_ids=ids.to(self.device),
                 attention_mask=mask.to(self.device),
-                max_new_tokens=first.max_new_tokens,
+                max_new_tokens=request.max_new_tokens,
                 do_sample=False,
                 pad_token_id=self._wording.padding,
                 logits_processor=[_refuse_nan],
                 **arguments,
             )
-        return [self._wording.response(tokens, first) for tokens in output[:, width:].tolist()]
+        return [self._wording.response(tokens, request) for tokens in output[:, width:].tolist()]
 
-    def _compare(self, requests: Sequence[LogLikelihood]) -> list[Response]:
-        """Log-likelihoods of continuations, a row each."""
-        groups = [[Row(*self._wording.row(asked.prompt, text)) for text in asked.continuations] for asked in requests]
-        found = scores(self._model, groups, self._wording.padding, self._batch_size)
-        return [
-            comparison(request, [row.scored for row in group], *zip(*some, strict=True))
-            for request, group, some in zip(requests, groups, found, strict=True)
-        ]
+
+@dataclass(frozen=True)
+class _Asked:
+    """A request in tokens.
+
+    Attributes:
+        place: Its number among the requests.
+        request: The request.
+        rows: The prompt, or the continuations.
+        length: Tokens of the longest row, the response included.
+        kind: Requests of the same kind can be answered together.
+    """
+
+    place: int
+    request: Request
+    rows: Sequence[Row]
+    length: int
+    kind: object
 
 
 def _load_model(folder: Path, dtype: Any) -> Any:
@@ -213,29 +256,6 @@ def _load_model(folder: Path, dtype: Any) -> Any:
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     return model
-
-
-def _alike(requests: Sequence[Request], order: Sequence[int]) -> list[int]:
-    """Those that one call can answer: of the first one's kind, with its stop strings and limit."""
-
-    def kind(request: Request) -> object:
-        if isinstance(request, LogLikelihood):
-            return None
-        return request.stop, request.max_new_tokens, request.stop_loops, isinstance(request.prompt, str)
-
-    return [i for i in order if kind(requests[i]) == kind(requests[order[0]])]
-
-
-def _rows(request: Request) -> int:
-    """How many rows of a batch a request takes."""
-    return len(request.continuations) if isinstance(request, LogLikelihood) else 1
-
-
-def _length(request: Request) -> int:
-    """About how long a request is."""
-    if isinstance(request, LogLikelihood):
-        return len(request.prompt) + max(len(text) for text in request.continuations)
-    return len(request.prompt if isinstance(request.prompt, str) else "".join(m.content for m in request.prompt))
 
 
 def _refuse_nan(ids: "Tensor", logits: "Tensor") -> "Tensor":
@@ -261,14 +281,18 @@ def _stop_loops(width: int) -> Any:
     return criterion
 
 
-def _free_memory() -> None:
+def _free_memory(device: str) -> None:
     import torch
 
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    module = torch.get_device_module(torch.device(device).type)
+    if hasattr(module, "empty_cache"):
+        module.empty_cache()
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
     import torch
 
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    said = str(error).lower()  # what CPUs, Apple's GPUs and cuBLAS say
+    return any(part in said for part in ("can't allocate memory", "not enough memory", "out of memory", "alloc_failed"))
