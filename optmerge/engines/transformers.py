@@ -2,11 +2,13 @@
 
 import bisect
 import itertools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from optmerge.engines import continuous
 from optmerge.engines.batch_limit import BatchLimit
 from optmerge.engines.engine import Candidate, Generate, LogLikelihood, Request, Response
 from optmerge.engines.likelihoods import Row, padded, scores
@@ -23,6 +25,8 @@ READS_WEIGHTS = True  # of the folder that it is built with, if there are any
 
 _TINY = 50_000_000  # parameters
 
+log = logging.getLogger(__name__)
+
 
 @dataclass
 class Options:
@@ -32,12 +36,15 @@ class Options:
         device: `auto` takes the GPU where there is one.
         batch_size: Most requests answered at once; halved where memory runs out. By default as many as memory allows,
             which is found by trying; 256 on the CPU.
+        continuous: Let a response take the place of one that has ended (`optmerge.engines.continuous`), where nothing
+            needs plain batches. By default on a CUDA GPU in 16 bits with flash attention installed.
         threads: Threads for work on the CPU. By default all cores, or one where the model is tiny: there, handing
             work to a second thread takes longer than the work.
     """
 
     device: str = "auto"
     batch_size: int | None = None
+    continuous: bool | None = None
     threads: int | None = None
 
 
@@ -93,13 +100,15 @@ class TransformersEngine:
             self._wording = Wording(folder)
             model = _load_model(folder, getattr(torch, dtype)).to(self.device).eval().requires_grad_(False)
         except (OSError, ValueError, RuntimeError) as error:
-            raise OptmergeError(f"transformers cannot load {folder}: {str(error).splitlines()[0]}") from error
+            raise OptmergeError(f"transformers cannot load {folder}: {_first_line(error)}") from error
         threads = options.threads or (1 if model.num_parameters() < _TINY else None)
         if threads:
             torch.set_num_threads(threads)
         self._model = model
         self._state: dict[str, Any] = self._model.state_dict()
         self._layers: LiveLayers | None = None
+        wanted = continuous.attention_for(model) is not None if options.continuous is None else options.continuous
+        self._continuous = wanted and continuous.can_generate(model)
 
     def mount(self, candidate: "Candidate | LiveCandidate") -> None:
         """Merge a candidate right into the live model, or let it run the candidate's path.
@@ -134,29 +143,57 @@ class TransformersEngine:
         Raises:
             OptmergeError: If the candidate cannot answer: its logits are not numbers, or one request exhausts memory.
         """
-        waiting = [self._read(place, request) for place, request in enumerate(requests)]
-        waiting.sort(key=lambda asked: (-asked.length, asked.place))
+        asked = [self._read(place, request) for place, request in enumerate(requests)]
+        asked.sort(key=lambda one: (-one.length, one.place))
+        kinds: dict[object, list[_Asked]] = {}
+        for one in asked:
+            kinds.setdefault(one.kind, []).append(one)
         responses: dict[int, Response] = {}
-        before = {kind: replace(limit) for kind, limit in self._limits.items()}
-        while waiting:
-            limit, length = self._limits[type(waiting[0].request)], waiting[0].length
-            alike = [asked for asked in waiting if asked.kind == waiting[0].kind]
+        for alike in kinds.values():
+            answered = self._continuously(alike) or self._in_batches(alike)
+            responses.update(zip((one.place for one in alike), answered, strict=True))
+        return [responses[place] for place in range(len(requests))]
+
+    def _continuously(self, alike: "Sequence[_Asked]") -> list[Response] | None:
+        """Responses to requests of one kind by continuous batching; None if they are for plain batches."""
+        request = alike[0].request
+        if not isinstance(request, Generate) or request.stop or request.stop_loops:
+            return None
+        if not self._continuous or self._layers is not None:
+            return None
+        prompts = [one.rows[0].tokens for one in alike]
+        try:
+            found = continuous.generate(self._model, prompts, request.max_new_tokens, sorted(self._wording.ends))
+            return [self._wording.response(tokens, request) for tokens in found]
+        except OptmergeError:
+            raise
+        except Exception as error:  # whatever the library does
+            log.warning("continuous batching fails; from now on there are plain batches: %s", _first_line(error))
+        self._continuous = False
+        _free_memory(self.device)
+        return None
+
+    def _in_batches(self, alike: "Sequence[_Asked]") -> list[Response]:
+        """Responses to requests of one kind, batch by batch."""
+        limit = self._limits[type(alike[0].request)]
+        before, responses = replace(limit), list[Response]()
+        while waiting := alike[len(responses) :]:
+            length = waiting[0].length
             most = limit.fitting(length)
-            ends = list(itertools.accumulate(len(asked.rows) for asked in alike))
-            batch = alike[: max(1, bisect.bisect_right(ends, most))]
+            ends = list(itertools.accumulate(len(one.rows) for one in waiting))
+            batch = waiting[: max(1, bisect.bisect_right(ends, most))]
             rows = min(most, ends[len(batch) - 1])
             answered = self._tried(batch, most)
-            if answered is None:
-                if rows == 1:
-                    self._limits = before  # it says nothing of what others need
-                    raise OptmergeError(f"memory runs out on a single request (engine.device={self.device})")
+            if answered is not None:
+                responses += answered
+                if ends[-1] > most:  # there would have been more
+                    limit.worked(rows, length)
+            elif rows > 1:
                 limit.failed(rows, length)
-                continue
-            if ends[-1] > most:  # there would have been more
-                limit.worked(rows, length)
-            responses.update(zip((asked.place for asked in batch), answered, strict=True))
-            waiting = [asked for asked in waiting if asked.place not in responses]
-        return [responses[place] for place in range(len(requests))]
+            else:
+                self._limits[type(alike[0].request)] = before  # it says nothing of what others need
+                raise OptmergeError(f"memory runs out on a single request (engine.device={self.device})")
+        return responses
 
     def _read(self, place: int, request: Request) -> "_Asked":
         if isinstance(request, Generate):
@@ -172,7 +209,7 @@ class TransformersEngine:
             return self._answer(batch, most)
         except RuntimeError as error:
             if not _out_of_memory(error):
-                raise OptmergeError(f"generating failed: {str(error).splitlines()[0]}") from error
+                raise OptmergeError(f"generating failed: {_first_line(error)}") from error
         _free_memory(self.device)  # only now: while there is the error, there are the tensors of where it came from
         return None
 
@@ -279,6 +316,10 @@ def _stop_loops(width: int) -> Any:
         return torch.tensor([repeats_itself(row) for row in ids[:, width:].tolist()], device=ids.device)
 
     return criterion
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _free_memory(device: str) -> None:
