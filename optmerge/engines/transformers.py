@@ -38,6 +38,8 @@ class Options:
             which is found by trying; 256 on the CPU.
         continuous: Let a response take the place of one that has ended (`optmerge.engines.continuous`), where nothing
             needs plain batches. By default on a CUDA GPU in 16 bits with flash attention installed.
+        compile: Compile what computes the next token in plain batches, over keys and values of fixed size; not for
+            paths, each of which would be compiled anew. The first batches wait for the compiler.
         threads: Threads for work on the CPU. By default all cores, or one where the model is tiny: there, handing
             work to a second thread takes longer than the work.
     """
@@ -45,6 +47,7 @@ class Options:
     device: str = "auto"
     batch_size: int | None = None
     continuous: bool | None = None
+    compile: bool = False
     threads: int | None = None
 
 
@@ -52,24 +55,36 @@ def pick_device(options: Options) -> str:
     """The device that the options mean on this machine.
 
     Raises:
-        UsageError: If there is no such device here.
+        UsageError: If there is no such device here, or an option is out of its range.
     """
-    import torch
-
     if options.batch_size is not None and options.batch_size < 1:
         raise UsageError(f"engine.batch_size must be at least 1, got {options.batch_size}")
     if options.threads is not None and options.threads < 1:
         raise UsageError(f"engine.threads must be at least 1, got {options.threads}")
-    if options.device == "auto":
+    device = _device(options.device)
+    if options.compile and device.startswith("cpu"):
+        from optmerge.merge.kernels import cpp_compiler
+
+        if cpp_compiler() is None:
+            raise UsageError(
+                "engine.compile=true: on the CPU it needs a C++ compiler (g++ or clang++), and there is none"
+            )
+    return device
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        kind = torch.empty(0, device=options.device).device.type
+        kind = torch.empty(0, device=name).device.type
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0][:100]
-        raise UsageError(f"engine.device={options.device} is not to be had here: {reason}") from error
+        raise UsageError(f"engine.device={name} is not to be had here: {reason}") from error
     if kind not in ("cpu", "cuda", "mps", "xpu"):
-        raise UsageError(f"engine.device={options.device} cannot run models; known are auto, cpu, cuda, mps, xpu")
-    return options.device
+        raise UsageError(f"engine.device={name} cannot run models; known are auto, cpu, cuda, mps, xpu")
+    return name
 
 
 def build(options: Options, folder: Path, dtype: str) -> "TransformersEngine":
@@ -108,6 +123,7 @@ class TransformersEngine:
         self._state: dict[str, Any] = self._model.state_dict()
         self._layers: LiveLayers | None = None
         wanted = continuous.attention_for(model) is not None if options.continuous is None else options.continuous
+        self._compiled = options.compile
         self._continuous = wanted and continuous.can_generate(model)
 
     def mount(self, candidate: "Candidate | LiveCandidate") -> None:
@@ -235,13 +251,23 @@ class TransformersEngine:
             return {}
         return {"stop_strings": list(request.stop), "tokenizer": self._wording.tokenizer}
 
+    def _compiling(self) -> dict[str, Any]:
+        """What makes generation run compiled code, which stays valid as candidates' weights are written in place."""
+        from transformers import CompileConfig
+
+        if not self._compiled or self._layers is not None:
+            return {}
+        config: Any = CompileConfig(mode="default", dynamic=True)  # batches differ in rows and length
+        config._compile_all_devices = True  # the CPU too
+        return {"cache_implementation": "static", "compile_config": config}
+
     def _generate(self, prompts: Sequence[list[int]], request: Generate) -> list[Response]:
         """Responses to prompts, to each as the request says."""
         import torch
 
         ids, mask = padded(prompts, self._wording.padding)
         width = ids.shape[1]
-        arguments = self._stopping(request)
+        arguments = self._stopping(request) | self._compiling()
         if request.stop_loops:
             arguments["stopping_criteria"] = [_stop_loops(width)]
         with torch.inference_mode():
