@@ -1,5 +1,6 @@
 """The zoo command: the demo's tiny models and problems, without a search."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,5 +39,5 @@ def run_zoo(arguments: Sequence[str], console: Console) -> None:
     make_sources(config, say, trained=True)
     folder = Path(str(config.models.folder))
     parts = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir()))
-    how = f"; {program()} models.maker=null models.folder={folder} merges them" if folders else ""
+    how = f"; {program()} models.maker=null {shlex.quote(f'models.folder={folder}')} merges them" if folders else ""
     console.print(f"{folder}: {parts}{'' if said else ', there already'}{how}")
