@@ -119,7 +119,7 @@ def evaluate(
             ],
         }
         write_atomically(json_path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-        console.print(f"every problem's response and scores: {json_path}", highlight=False, soft_wrap=True)
+        console.print(f"{json_path}: every problem's response and scores", highlight=False, soft_wrap=True)
 
 
 def _engine(model: str, config: Config, locations: Mapping[str, str], console: Console) -> "Engine":

@@ -148,6 +148,9 @@ def export_file(recipe_path: Path, out: Path, form: str, locations: Mapping[str,
 
     find(FORMATS, form, "format")
     recipe = load_recipe(recipe_path)
+    from optmerge.commands.search import quiet_libraries
+
+    quiet_libraries()
     bench, like = open_sources(recipe, locations)
     fit = bench.fit
     sources = fit.sources

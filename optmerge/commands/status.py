@@ -115,8 +115,7 @@ def run_stop(arguments: Sequence[str], console: Console) -> None:
     opened.database.set_control(opened.study_id, stop=True)
     running = len(opened.database.running(opened.study_id))
     name = opened.study.study_name
-    console.print(
-        f"Study {name}: {running} worker{'' if running == 1 else 's'} will finish the trial at hand and leave; the "
-        "command that started it goes on with it.",
-        highlight=False,
-    )
+    left = f"{running} worker{'' if running == 1 else 's'} will finish the trial at hand and leave"
+    if not running:
+        left = "no worker is at a trial"
+    console.print(f"Study {name}: {left}; the command that started it goes on with it.", highlight=False)

@@ -72,7 +72,7 @@ def test_fish_completes_with_descriptions(environment: dict[str, str]) -> None:
 
 
 def test_zsh_takes_the_script(environment: dict[str, str]) -> None:
-    script = 'autoload -Uz compinit; compinit -D; eval "$(optmerge --completion zsh)"; print $_comps[optmerge]'
+    script = 'autoload -Uz compinit; compinit -u -D; eval "$(optmerge --completion zsh)"; print $_comps[optmerge]'
     assert asked("zsh", "-f", "-c", script, environment=environment) == "_python_argcomplete\n"
 
 
