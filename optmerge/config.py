@@ -20,16 +20,10 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from optmerge.errors import UsageError
+from optmerge.groups import CONF as CONF
 from optmerge.recipe import UNION
 from optmerge.registered import did_you_mean, find
 from optmerge.space.path_space import FREE, PathSettings
-
-# In a wheel conf/ lies inside the package; in a checkout beside it.
-CONF = next(
-    path
-    for path in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf")
-    if (path / "config.yaml").exists()
-)
 
 
 @dataclasses.dataclass

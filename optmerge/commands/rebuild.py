@@ -1,6 +1,6 @@
 """The rebuild command: from a recipe to the weights that were scored, or to the proof that they are the same."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +8,7 @@ from rich.console import Console
 
 from optmerge.commands.percent import percent
 from optmerge.commands.proof import Proof
+from optmerge.commands.words import Parser, sorted_out
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.recipe import RECIPE, UNION, CheckpointNode, MergeNode, Node, PathNode, Recipe, load_recipe, node_sha256
 
@@ -15,6 +16,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _WORTH_COMPILING_ONCE = 2_000_000_000  # parameters
+
+
+def run_rebuild(arguments: Sequence[str], console: Console) -> None:
+    """Do what `rebuild RECIPE OUT` or `rebuild --check RECIPE` asks.
+
+    Raises:
+        UsageError: If the recipe or one of its sources cannot be had.
+        OptmergeError: If the weights are not those that were scored.
+    """
+    parser = Parser("rebuild")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("rest", nargs="*")
+    asked = parser.parse_intermixed_args(arguments)
+    folders, locations, _ = sorted_out(asked.rest)
+    if len(folders) != (0 if asked.check else 1):
+        raise UsageError("write `rebuild RECIPE OUT`, or `rebuild --check RECIPE`; sources.ALIAS=FOLDER may follow")
+    if asked.check:
+        check(asked.recipe, locations, console)
+    else:
+        rebuild(asked.recipe, Path(folders[0]), locations, console)
 
 
 def rebuild(recipe_path: Path, out: Path, locations: Mapping[str, str], console: Console) -> None:
