@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 from optmerge.commands.assembly import Assembly, Run
 from optmerge.commands.rebuild import write_model
 from optmerge.config import Config
-from optmerge.recipe import RECIPE, PathNode, Recipe
+from optmerge.recipe import RECIPE, PathNode, Recipe, load_recipe
 from optmerge.study.charter import OpenStudy
 from optmerge.study.slots import Ledger, counted
 
@@ -89,8 +89,9 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
         document["objectives"] = [asdict(objective) for objective in task.objectives]
         _keep_front(document, result.front, trials, run.folder)
     draw_winner(result.winner.recipe, run.folder / WINNER)
-    recipe = result.winner.recipe.with_weights(weights_sha256, run.workbench.device.type)
-    told = Ending(document, recipe, task.problems("test"), read_responses(responses, document))
+    told = Ending(
+        document, load_recipe(run.folder / BEST / RECIPE), task.problems("test"), read_responses(responses, document)
+    )
     write_report(run.opened, run.folder / REPORT, told)
     registered = run.tracker.finish(document, run.folder / BEST)
     # Written last: a study with a result is one that has nothing left to do.

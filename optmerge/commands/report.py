@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import optuna
 from rich.console import Console
 
 from optmerge.commands.ending import BEST, REPORT, RESPONSES, RESULT
@@ -42,6 +43,7 @@ def run_report(arguments: Sequence[str], console: Console) -> None:
     words = [word for word in arguments if word.partition("=")[0] not in ("out", "watts")]
     own = {name: value for name, _, value in (word.partition("=") for word in arguments if word not in words)}
     watts = _number(own["watts"]) if "watts" in own else None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     here, opened = named_study(words)
     folder = here.study.own_folder
     out = Path(own["out"]) if own.get("out") else folder / REPORT
@@ -51,8 +53,8 @@ def run_report(arguments: Sequence[str], console: Console) -> None:
     written = write_report(opened, out, ending, watts=watts)
     so_far = "" if ending.result is not None else " so far"
     console.print(
-        f"Report of study {opened.study.study_name}{so_far}: {written.page}, with {len(written.figures)} pictures beside "
-        "it.",
+        f"Report of study {opened.study.study_name}{so_far}: {written.page}, with {len(written.figures)} pictures "
+        "beside it.",
         highlight=False,
         markup=False,
         soft_wrap=True,

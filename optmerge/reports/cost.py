@@ -1,5 +1,6 @@
 """What a search has cost: trials, problems answered, hours by phase, and an estimate of the energy."""
 
+import itertools
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -198,28 +199,30 @@ def draw_cost(cost: Cost) -> Drawing:
     """Draw problems that were answered and spared, and hours by phase, as a bar each."""
     from matplotlib.figure import Figure
 
+    spared = cost.spared / max(1, cost.unpruned)
     figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
     upper, lower = figure.subplots(2, 1)
     answered = {"by trials": cost.answered, "by sources": cost.answered_by_sources, "spared": cost.spared}
     _stack(upper, answered, f"problems: {cost.answered + cost.answered_by_sources:,} answered", lambda n: f"{n:,.0f}")
     hours = {**cost.hours, "ending": cost.ending}
     total = sum(hours.values())
+    phases = [f"{phase} {duration(spent)} ({spent / total if total else 0:.0%})" for phase, spent in hours.items()]
     _stack(lower, hours, f"time of all workers: {duration(total)}", duration)
     return Drawing(
         "cost",
         "What it cost",
-        f"Two bars. Of {cost.unpruned:,} problems that {plural(cost.trials, 'trial')} would answer, {cost.answered:,} were "
-        f"answered and {cost.spared:,} ({cost.spared / max(1, cost.unpruned):.0%}) spared by pruning; sources answered "
-        f"{cost.answered_by_sources:,}. Of {duration(total)} of work, "
-        f"{', '.join(f'{phase} {duration(spent)} ({spent / total if total else 0:.0%})' for phase, spent in hours.items())}.",
-        "Spared are problems of pruned trials, and of those that had the same recipe as one before. Hours are those of all "
-        "workers together; `other` is what trials took beside, such as the database and the next genome; the ending is "
-        "finalists, test and writing.",
+        f"Two bars. Of {cost.unpruned:,} problems that {plural(cost.trials, 'trial')} would answer, {cost.answered:,} "
+        f"were answered and {cost.spared:,} ({spared:.0%}) spared by pruning; sources "
+        f"answered {cost.answered_by_sources:,}. Of {duration(total)} of work, "
+        f"{', '.join(phases)}.",
+        "Spared are problems of pruned trials, and of those that had the same recipe as one before. Hours are those "
+        "of all workers together; other is what trials took beside, such as the database and the next genome; the "
+        "ending is finalists, test and writing.",
         figure,
     )
 
 
-_LOOKS: Sequence[Mapping[str, Any]] = (
+_LOOKS: tuple[Mapping[str, Any], ...] = (
     {"color": DARK},
     {"color": GOLD},
     {"color": ROSE, "hatch": "///"},
@@ -231,7 +234,7 @@ _LOOKS: Sequence[Mapping[str, Any]] = (
 def _stack(axes: Any, parts: Mapping[str, float], title: str, shown: Any) -> None:
     """One bar of several parts, named below it."""
     left, total = 0.0, sum(parts.values())
-    for (name, value), look in zip(parts.items(), _LOOKS * 3, strict=False):
+    for (name, value), look in zip(parts.items(), itertools.cycle(_LOOKS), strict=False):
         axes.barh(
             0, value, left=left, height=0.7, edgecolor=EDGE, linewidth=0.6, label=f"{name} {shown(value)}", **look
         )

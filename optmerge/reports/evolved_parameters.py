@@ -13,6 +13,7 @@ from optmerge.reports.style import WIDTH, plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
 
 _NUMBERED = 44  # more groups than these are drawn without numbers
 _SHARED = "all"  # stands for the sources where they share a value
@@ -108,18 +109,18 @@ def draw_parameters(found: Parameters, whose: str, name: str = "parameters") -> 
     alt = f"Evolved {found.method} of {whose}: a table of {plural(len(found.groups), 'group')} of tensors by source. "
     alt += " ".join(_told(parameter, panels[parameter], aliases[parameter], found.groups) for parameter in panels)
     caption = (
-        "A row is a group of tensors, from the first layers at the bottom to the last, a column is a source; the brighter, "
-        "the greater the value."
+        "A row is a group of tensors, from the first layers at the bottom to the last, a column is a source; the "
+        "brighter, the greater the value."
     )
     return Drawing(name, f"What evolved: {found.method}, {whose}", alt, caption, figure)
 
 
 def _heat(
     axes: "Axes", table: NDArray[np.float64], groups: Sequence[str], aliases: Sequence[str], *, numbered: bool
-) -> object:
+) -> "AxesImage":
     image = axes.imshow(table, aspect="auto", cmap="cividis", origin="lower", interpolation="nearest")
     image.cmap.set_bad("0.85")
-    axes.set_xticks(range(len(aliases)), aliases, rotation=30 if max(map(len, aliases)) > 6 else 0)
+    axes.set_xticks(range(len(aliases)), aliases, rotation=30 if max(map(len, aliases)) > 12 else 0)
     axes.xaxis.set_tick_params(length=0)
     step = 1 if numbered else max(1, len(groups) // 30)
     axes.set_yticks(range(0, len(groups), step), list(groups)[::step], fontsize=9 if numbered else 8)
@@ -141,7 +142,7 @@ def _told(parameter: str, table: NDArray[np.float64], aliases: Sequence[str], gr
         f"{alias} {np.nanmean(column):.2f} on average ({np.nanmin(column):.2f} to {np.nanmax(column):.2f})"
         for alias, column in zip(aliases, table.T, strict=True)
     ]
-    row, column = np.unravel_index(np.nanargmax(table), table.shape)
+    row, column = (int(place) for place in np.unravel_index(np.nanargmax(table), table.shape))
     text = f"{parameter}: {', '.join(means)}; greatest for {aliases[column]} in {groups[row]}"
     if len(aliases) > 1 and parameter == "weight":
         text += f"; the sources' weights add up to {np.nanmean(np.nansum(table, axis=1)):.2f} on average"

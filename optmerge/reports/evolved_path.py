@@ -34,8 +34,8 @@ def draw_path(node: PathNode, whose: str, name: str = "path") -> Drawing:
     lower.set(ylabel="scale", xlabel="hop")
     lower.xaxis.get_major_locator().set_params(integer=True)
     caption = (
-        "A token passes the hops from left to right; above, which layer of which source each is; below, what its input is "
-        "multiplied by."
+        "A token passes the hops from left to right; above, which layer of which source each is; below, what its "
+        "input is multiplied by."
     )
     return Drawing(name, f"What evolved: the path of {whose}", _alt(node), caption, figure)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
 from optmerge.recipe import Recipe
-from optmerge.reports.table import winner_name
+from optmerge.reports.table import goal_of, winner_name
 from optmerge.study.charter import CONFIG, OpenStudy
 from optmerge.study.ease import SOURCES
 from optmerge.study.memory import Memory
@@ -93,7 +93,13 @@ class Findings:
 
     @property
     def goal(self) -> Objective:
-        return self.opened.goal
+        return _goal(self.opened, self.ending)
+
+    @property
+    def objectives(self) -> Sequence[Objective]:
+        """The scores that it searches for."""
+        several = self.opened.objectives
+        return several if len(several) > 1 else [self.goal]
 
     @property
     def result(self) -> Mapping[str, Any] | None:
@@ -172,6 +178,11 @@ class Findings:
         return found
 
 
+def _goal(opened: OpenStudy, ending: Ending) -> Objective:
+    """The score that results are told in; studies of earlier versions have it in their result alone."""
+    return opened.goal if ending.result is None else goal_of(ending.result)
+
+
 def _decoded(kept: Mapping[str, Encoded]) -> dict[str, Scores]:
     return {name: decode(scores) for name, scores in kept.items()}
 
@@ -185,7 +196,7 @@ def read_findings(opened: OpenStudy, ending: Ending) -> Findings:
     """
     every = opened.study.get_trials(deepcopy=False)
     kept = opened.database.attributes(opened.study_id, SCORES)
-    goal = opened.goal.name
+    goal = _goal(opened, ending).name
     # A trial that failed early may have answered nothing but problems of guards.
     matrix = score_matrix({number: scores for number, scores in kept.items() if goal in scores}, goal)
     return Findings(

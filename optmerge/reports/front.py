@@ -135,7 +135,7 @@ def _held_out(axes: "Axes", known: HeldOut, across: str, up: str) -> None:
         for name, m in means.items() if named else ():
             axes.annotate(str(name), (m[across], m[up]), xytext=(5, 3), textcoords="offset points", fontsize=8)
     if known.winner is not None:
-        star = {"marker": "*", "s": 190, "color": GOLD, "edgecolors": BLACK, "zorder": 4}
+        star: dict[str, Any] = {"marker": "*", "s": 190, "color": GOLD, "edgecolors": BLACK, "zorder": 4}
         axes.scatter(known.winner[across], known.winner[up], label="winner, on test", **star)
     axes.set(title="Held out")
 

@@ -1,8 +1,9 @@
 """Which genes decided how well a trial did."""
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
@@ -53,15 +54,12 @@ def importance_of_genes(
     Returns:
         Nothing if there are too few trials, or they are all as good.
     """
-    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-
     if len(complete) < LEAST or len({value for _, value in complete}) < 2:
         return None
-    evaluator = PedAnovaImportanceEvaluator()
     # By the trials that count, not by all of the study: of several that did the same work one is enough.
     alone = optuna.create_study(directions=list(directions), storage=optuna.storages.InMemoryStorage())
     alone.add_trials([trial for trial, _ in complete])
-    found = get_param_importances(alone, evaluator=evaluator, normalize=False)
+    found = _evaluated(alone)
     total = sum(found.values())
     if not found or total <= 0:
         return None
@@ -72,19 +70,26 @@ def importance_of_genes(
 
 def _by_chance(study: optuna.Study, genes: Sequence[str]) -> float:
     """The 95th percentile over genes of what they reach where scores are handed round at random."""
-    import warnings
-
-    from optuna.importance import PedAnovaImportanceEvaluator
-
     rng = np.random.default_rng(0)
     drawn = rng.permutation(len(study.get_trials(deepcopy=False)))
-    few = rng.permutation(len(genes))[:_BY_CHANCE]
-    with warnings.catch_warnings():  # that low values count as good
-        warnings.simplefilter("ignore")
-        found = PedAnovaImportanceEvaluator().evaluate(
-            study, [genes[i] for i in few], target=lambda trial: float(drawn[trial.number])
-        )
+    few = [genes[i] for i in rng.permutation(len(genes))[:_BY_CHANCE]]
+    found = _evaluated(study, few, lambda trial: float(drawn[trial.number]))
     return float(np.percentile(list(found.values()), 95))
+
+
+def _evaluated(
+    study: optuna.Study,
+    genes: list[str] | None = None,
+    target: Callable[[FrozenTrial], float] | None = None,
+) -> dict[str, float]:
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
+    with warnings.catch_warnings():  # that it is new not to normalise, and that low targets count as good
+        warnings.simplefilter("ignore")
+        found: dict[str, float] = get_param_importances(
+            study, evaluator=PedAnovaImportanceEvaluator(), params=genes, target=target, normalize=False
+        )
+    return found
 
 
 def draw_importance(found: Importance) -> Drawing:
@@ -98,7 +103,7 @@ def draw_importance(found: Importance) -> Drawing:
     top = list(found.genes.items())[:_TOP]
     sums = {what: by for what, by in summed(found.genes).items() if 1 < len(by) < len(found.genes)}
     figure = Figure(figsize=(WIDTH, max(3.0, 1.0 + 0.23 * len(top))), layout="constrained")
-    parts = figure.subfigures(1, 2, width_ratios=(3, 2)) if sums else None
+    parts: Any = figure.subfigures(1, 2, width_ratios=(3, 2)) if sums else None
     left = (parts[0] if parts is not None else figure).add_subplot()
     _bars(left, dict(top), DARK)
     left.axvline(found.chance, color="black", linestyle="--", linewidth=1)
@@ -167,8 +172,8 @@ def _alt(found: Importance, sums: Mapping[str, Mapping[str, float]]) -> str:
 def _caption(found: Importance) -> str:
     few = " With fewer than 50 complete trials this is a first impression." if found.trials < 50 else ""
     return (
-        "PED-ANOVA over the complete trials: how far the values of a gene in the best tenth of them are from its values in "
-        "all. The dashed line is what one gene in twenty reaches if scores are handed round at random. A gene that only "
-        "drifted along while the search went on may look important, and one that acts together with others unimportant."
-        f"{few}"
+        "PED-ANOVA over the complete trials: how far the values of a gene in the best tenth of them are from its "
+        "values in all. The dashed line is what one gene in twenty reaches if scores are handed round at random. A "
+        "gene that only drifted along while the search went on may look important, and one that acts together with "
+        f"others unimportant.{few}"
     )

@@ -8,21 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from optmerge.reports.chosen import Chosen, Compared
+from optmerge.reports.chosen import Chosen
 from optmerge.reports.cost import Cost, duration
+from optmerge.reports.drawing import shown_difference
 from optmerge.reports.examples import Block
 from optmerge.reports.findings import Findings
 from optmerge.reports.gene_importance import LEAST
 from optmerge.reports.results import (
     BASELINE,
     SOURCE,
+    Seen,
     Tested,
     placed_finalists,
     shown_range,
     tested_models,
     winners_gap,
 )
-from optmerge.reports.solved_problems import BLOCKS
 from optmerge.reports.style import listed, plural
 from optmerge.reports.table import told_from_rivals
 from optmerge.study.slots import front_of
@@ -94,9 +95,10 @@ def page_of(
         notes=_notes(findings),
         gap_title=f"Scores of the {findings.best_name}",
         gap=[(s.split, f"{s.problems}", goal.shown(s.score.score), shown_range(s.score, goal), s.fallen) for s in seen],
+        gap_note=_gap_note(findings, seen),
         finalists=[tuple(vars(one).values()) for one in placed_finalists(findings)],
         finalists_note=_finalists_note(findings),
-        solved=[_counts(one) for one in chosen.compared],
+        solved=[one.drawing.name for one in chosen.compared],
         examples=examples,
         examples_note=_examples_note(findings, chosen, examples),
         evolved=chosen.evolved,
@@ -115,7 +117,8 @@ def _summary(findings: Findings, models: Sequence[Tested]) -> str:
         if findings.best is None:
             return f"{done}; none has answered every problem yet."
         trial, value = findings.best
-        return f"{done}; the best so far, trial {trial.number}, scores {goal.shown(value)} ({goal.name}) on the search problems."
+        scores = f"scores {goal.shown(value)} ({goal.name}) on the search problems"
+        return f"{done}; the best so far, trial {trial.number}, {scores}."
     winner = models[0]
     text = (
         f"After {plural(len(findings.trials), 'trial')} the {winner.name} scores {goal.shown(winner.test.score)} "
@@ -134,8 +137,8 @@ def _so_far(findings: Findings) -> str:
         return ""
     work = f"{plural(findings.at_work, 'trial')} running" if findings.at_work else "nothing runs"
     return (
-        f"The search has not ended ({len(findings.trials)} of {findings.budget} trials, {work}): no model has been scored "
-        "on validation and test problems, and the scores below are those of the search, which flatter the best."
+        f"The search has not ended ({len(findings.trials)} of {findings.budget} trials, {work}): no model has been "
+        "scored on validation and test problems, and the scores below are those of the search, which flatter the best."
     )
 
 
@@ -149,7 +152,7 @@ def _facts(findings: Findings, cost: Cost) -> list[tuple[str, str]]:
     searched = f"paths over layers, {genes} genes" if path else f"{config.get('method', {}).get('name')}, {genes} genes"
     facts = [
         ("state", f"{findings.state}, {len(findings.trials)} of {findings.budget} trials"),
-        ("searched for", ", ".join(goal.name for goal in findings.opened.objectives)),
+        ("searched for", ", ".join(goal.name for goal in findings.objectives)),
         ("sources", listed(sources, 20)),
         ("search space", searched),
         ("sampler, pruner", ", ".join(str(config.get(key, {}).get("name")) for key in ("sampler", "pruner"))),
@@ -191,6 +194,23 @@ def _notes(findings: Findings) -> list[str]:
     return notes
 
 
+def _gap_note(findings: Findings, seen: Sequence[Seen]) -> str:
+    goal, of = findings.goal, {one.split: one for one in seen}
+    if "search" not in of or "test" not in of:
+        return ""
+    gap = goal.sign * (of["search"].score.score - of["test"].score.score)
+    how_far = shown_difference(abs(gap), share=goal.share).lstrip("+")
+    if gap <= 0:
+        text = (
+            f"Here the winner does not score worse on test than in the search, but {how_far} better"
+            if gap
+            else ("Here the winner scores the same on test as in the search")
+        )
+    else:
+        text = f"Here the winner scores {how_far} worse on test than in the search"
+    return f"{text}. The splits are different problems, so some of a difference may be theirs."
+
+
 def _finalists_note(findings: Findings) -> str:
     goal, values = findings.goal, {trial.number: value for trial, value in findings.complete}
     whole = [one for one in findings.finalists if one.answered_all]
@@ -198,15 +218,9 @@ def _finalists_note(findings: Findings) -> str:
         return ""
     before, after = np.mean([values[one.trial.number] for one in whole]), np.mean([one.mean for one in whole])
     return (
-        f"The {len(whole)} finalists that answered all validation problems score {goal.shown(float(before))} on average in "
-        f"the search and {goal.shown(float(after))} on validation."
+        f"The {len(whole)} finalists that answered all validation problems score {goal.shown(float(before))} on "
+        f"average in the search and {goal.shown(float(after))} on validation."
     )
-
-
-def _counts(one: Compared) -> dict[str, Any]:
-    total = max(1, one.solved.problems)
-    rows = [(block, f"{one.solved.count(block)}", f"{one.solved.count(block) / total:.1%}") for block in BLOCKS]
-    return {"name": one.drawing.name, "metric": one.metric, "rows": rows}
 
 
 def _examples_note(findings: Findings, chosen: Chosen, examples: Sequence[Block]) -> str:
@@ -214,8 +228,8 @@ def _examples_note(findings: Findings, chosen: Chosen, examples: Sequence[Block]
         return ""
     if not chosen.compared:
         return (
-            "Which problems each model solves is not known of this study: its result was written by an earlier version. "
-            "Remove result.json and run the search command again; what was scored is not scored again."
+            "Which problems each model solves is not known of this study: its result was written by an earlier "
+            "version. Remove result.json and run the search command again; what was scored is not scored again."
         )
     if not findings.ending.problems:
         return "The questions could not be had from here."
@@ -225,7 +239,7 @@ def _examples_note(findings: Findings, chosen: Chosen, examples: Sequence[Block]
 
 
 def _front(findings: Findings) -> dict[str, Any]:
-    objectives: Sequence[Objective] = findings.opened.objectives
+    objectives: Sequence[Objective] = findings.objectives
     result, plan = findings.result, findings.opened.plan
     winner = result["winner"]["trial"] if result is not None else None
     validated = {
@@ -246,7 +260,7 @@ def _front(findings: Findings) -> dict[str, Any]:
 
 def _cost(cost: Cost) -> list[tuple[str, str]]:
     share = f" ({cost.spared / cost.unpruned:.0%})" if cost.unpruned else ""
-    rows = [
+    return [
         ("trials complete", f"{cost.complete:,}"),
         ("trials pruned", f"{cost.pruned:,}"),
         ("trials failed", f"{cost.failed:,}"),
@@ -264,7 +278,6 @@ def _cost(cost: Cost) -> list[tuple[str, str]]:
         ("from the first trial to the last, with pauses", duration(cost.elapsed)),
         ("most trials at once, on machines", f"{cost.at_once} on {cost.machines}"),
     ]
-    return rows
 
 
 def _energy(cost: Cost) -> str:
@@ -274,6 +287,6 @@ def _energy(cost: Cost) -> str:
     whose = "GPUs" if cost.power.of_workers else "machines"
     return (
         f"Estimated energy: {shown}, which is {duration(hours)} of {whose} at work times {cost.power.watts:g} W "
-        f"({cost.power.because}). It is an estimate: nothing was measured, and what idles, cools or trained the sources is "
-        "not in it."
+        f"({cost.power.because}). It is an estimate: nothing was measured, and what idles, cools or trained the "
+        "sources is not in it."
     )

@@ -56,10 +56,10 @@ def draw_problems_by_trial(
     axes.set(xlabel="trial, in the order in which they began", ylabel="search problem, hard ones at the top")
     never = int((share == 0).sum())
     alt = (
-        f"A matrix of {plural(table.shape[1], 'trial')} by {table.shape[0]} search problems, dark where a trial solves a "
-        f"problem, white where it does not, grey where it was stopped before it was asked ({1 - seen[asked].mean():.0%} of "
-        f"all). {never} problems were never solved; the median problem was solved by {np.median(share):.0%} of the trials "
-        "that saw it."
+        f"A matrix of {plural(table.shape[1], 'trial')} by {table.shape[0]} search problems, dark where a trial solves "
+        "a problem, white where it does not, grey where it was stopped before it was asked "
+        f"({1 - seen[asked].mean():.0%} of all). {never} problems were never solved; the median problem was solved by "
+        f"{np.median(share):.0%} of the trials that saw it."
     )
     scores = None if best is None else matrix.get(best)
     if scores is not None and sources:
@@ -70,7 +70,8 @@ def draw_problems_by_trial(
             f"{int((~mine & by_source & ~np.isnan(scores)).sum())} that one does."
         )
     caption = (
-        "A column is a trial, a row is a problem, sorted by how many trials solve it. Stripes across are problems that are "
-        "easy or hard for all; columns that turn dark to the right are what the search has learnt."
+        "A column is a trial, a row is a problem, sorted by how many trials solve it: dark is solved, white is not, "
+        "grey was not asked. Stripes across are problems that are easy or hard for all; columns that turn dark to the "
+        "right are what the search has learnt."
     )
     return Drawing("problems", "Every trial on every search problem", alt, caption, figure)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optmerge.reports.drawing import Drawing
 from optmerge.reports.style import BLACK, DARK, EDGE, FAINT, GOLD, ROSE, WIDTH, percent_axis, plural
@@ -109,7 +109,14 @@ def draw_progress(
         alias = max(sources, key=lambda alias: goal.sign * sources[alias])
         for axes in (left, right):
             axes.axhline(sources[alias], color=EDGE, linewidth=1, linestyle=":")
-        right.annotate(f"best source, {alias}", (0.99, sources[alias]), xycoords=("axes fraction", "data"), ha="right")
+        right.annotate(
+            f"best source, {alias}",
+            (0.99, sources[alias]),
+            (0, 3),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            ha="right",
+        )
     left.set(xlabel="trial", ylabel=goal.name, title="Every trial")
     right.set(xlabel="problems answered", title="Best so far, by work done", xlim=(0, max(total, 1)))
     right.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -129,19 +136,19 @@ def draw_progress(
 
 
 def _trials(axes: "Axes", outcomes: Sequence[Outcome], steps: Sequence[Step], validated: Sequence[Validated]) -> None:
-    def points(*, complete: bool, feasible: bool = True) -> list[tuple[int, float]]:
-        return [
+    looks: list[tuple[str, bool, bool, dict[str, Any]]] = [
+        ("pruned", False, False, {"s": 18, "marker": "x", "linewidths": 0.9, "color": FAINT}),
+        ("complete", True, True, {"s": 14, "facecolors": "none", "edgecolors": "0.35"}),
+        ("breaks a guard", True, False, {"s": 26, "marker": "+", "color": BLACK}),
+    ]
+    for label, complete, feasible, look in looks:
+        found = [
             (one.number, one.value)
             for one in outcomes
-            if one.value is not None and one.complete == complete and (one.feasible or not feasible)
+            if (one.complete, one.feasible) == (complete, feasible) and one.value is not None
         ]
-
-    if found := points(complete=False):
-        axes.scatter(*zip(*found, strict=True), s=18, marker="x", linewidths=0.9, color=FAINT, label="pruned")
-    if found := points(complete=True):
-        axes.scatter(*zip(*found, strict=True), s=14, facecolors="none", edgecolors="0.35", label="complete")
-    if broken := [(one.number, one.value) for one in outcomes if one.complete and not one.feasible]:
-        axes.scatter(*zip(*broken, strict=True), s=26, marker="+", color=BLACK, label="breaks a guard")
+        if found:
+            axes.scatter([number for number, _ in found], [value for _, value in found], label=label, **look)
     if steps:
         last = max(one.number for one in outcomes)
         axes.step(
@@ -167,8 +174,8 @@ def _trials(axes: "Axes", outcomes: Sequence[Outcome], steps: Sequence[Step], va
         )
     for one in validated:
         if one.winner:
-            star = {"marker": "*", "color": GOLD, "edgecolors": "black", "linewidths": 1.0}
-            axes.scatter(one.number, one.mean, s=190, zorder=4, label="winner on validation", **star)  # type: ignore[arg-type]
+            star: dict[str, Any] = {"marker": "*", "color": GOLD, "edgecolors": BLACK, "linewidths": 1.0}
+            axes.scatter(one.number, one.mean, s=190, zorder=4, label="winner on validation", **star)
 
 
 def _alt(

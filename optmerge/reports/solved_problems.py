@@ -1,7 +1,8 @@
-"""Which problems a merged model solves, against its sources: what is inherited, new, or lost (Akiba et al., Figure 2)."""
+"""Which problems a merged model solves that its sources do or do not: inherited, new, lost (Akiba et al., Figure 2)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,9 @@ from numpy.typing import NDArray
 from optmerge.reports.drawing import Drawing
 from optmerge.reports.style import EDGE, WIDTH, binned, listed, plural, shades
 from optmerge.tasks import Objective
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Scores = NDArray[np.float64]
 
@@ -159,11 +163,8 @@ def draw_solved(solved: Solved, metric: str, what: str) -> Drawing:
     )
 
 
-def _mark_blocks(axes: "object", solved: Solved, total: int) -> None:
+def _mark_blocks(axes: "Axes", solved: Solved, total: int) -> None:
     """Name the blocks above the picture, and draw lines between them."""
-    from matplotlib.axes import Axes
-
-    assert isinstance(axes, Axes)
     start, labels = 0, []
     for block in BLOCKS:
         count = solved.count(block)
@@ -173,7 +174,7 @@ def _mark_blocks(axes: "object", solved: Solved, total: int) -> None:
                 axes.axvline(start, color="black", linewidth=1.6)
         start += count
     # Labels of narrow blocks would lie on one another: each has the room that it needs, as near as that lets it.
-    need = 0.075 * total
+    need = 0.1 * total
     places = [at for at, _, _ in labels]
     for i in range(1, len(places)):
         places[i] = max(places[i], places[i - 1] + need)
