@@ -15,7 +15,7 @@ from optmerge.config import Config, masked, options_of
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.recipe import RECIPE, load_recipe
 from optmerge.registered import did_you_mean
-from optmerge.study.charter import OpenStudy
+from optmerge.study.charter import CONFIG, OpenStudy
 from optmerge.study.identity import IDENTITY
 from optmerge.study.slots import counted
 
@@ -109,6 +109,8 @@ def _number(text: str) -> float:
 def _problems(opened: OpenStudy, here: Config, words: Sequence[str]) -> "Sequence[Problem]":
     """The test problems, if they are where the study's configuration or the user says, and are those of the study."""
     own = [word for word in words if word.startswith("task.")]
+    if "task" not in opened.study.user_attrs.get(CONFIG, {}):
+        return ()
     try:
         config = carried_config(opened, here, words)
         module, options = options_of("task", config.task, "optmerge.tasks")

@@ -168,7 +168,7 @@ def _evolved(findings: Findings) -> list[Drawing]:
 
 
 def _front(findings: Findings) -> Drawing | None:
-    objectives = findings.opened.objectives
+    objectives = findings.objectives
     if len(objectives) < 2:
         return None
     front = {trial.number: trial.values for trial in front_of(findings.trials, findings.opened.plan)}
@@ -177,5 +177,5 @@ def _front(findings: Findings) -> Drawing | None:
 
 
 def _importance(findings: Findings) -> Drawing | None:
-    found = importance_of_genes(findings.opened.study.directions, findings.complete)
+    found = importance_of_genes(findings.opened.study, findings.complete)
     return None if found is None else draw_importance(found)

@@ -235,6 +235,8 @@ def _stack(axes: Any, parts: Mapping[str, float], title: str, shown: Any) -> Non
     """One bar of several parts, named below it."""
     left, total = 0.0, sum(parts.values())
     for (name, value), look in zip(parts.items(), itertools.cycle(_LOOKS), strict=False):
+        if not value:
+            continue
         axes.barh(
             0, value, left=left, height=0.7, edgecolor=EDGE, linewidth=0.6, label=f"{name} {shown(value)}", **look
         )

@@ -88,11 +88,9 @@ def draw_parameters(found: Parameters, whose: str, name: str = "parameters") -> 
 
     if not found.values:
         return None
-    panels = {parameter: table[:, ~np.isnan(table).all(axis=0)] for parameter, table in found.values.items()}
-    aliases = {
-        parameter: [alias for alias, empty in zip(found.aliases, np.isnan(table).all(axis=0), strict=True) if not empty]
-        for parameter, table in found.values.items()
-    }
+    having = {parameter: np.flatnonzero(~np.isnan(table).all(axis=0)) for parameter, table in found.values.items()}
+    panels = {parameter: table[:, having[parameter]] for parameter, table in found.values.items()}
+    aliases = {parameter: [found.aliases[int(column)] for column in columns] for parameter, columns in having.items()}
     columns = sum(len(names) for names in aliases.values())
     numbered = len(found.groups) <= _NUMBERED
     height = min(_TALLEST, 1.5 + 0.26 * len(found.groups)) if numbered else _TALLEST * 0.8

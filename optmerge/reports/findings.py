@@ -91,11 +91,11 @@ class Findings:
     def name(self) -> str:
         return str(self.opened.study.study_name)
 
-    @property
+    @cached_property
     def goal(self) -> Objective:
         return _goal(self.opened, self.ending)
 
-    @property
+    @cached_property
     def objectives(self) -> Sequence[Objective]:
         """The scores that it searches for."""
         several = self.opened.objectives

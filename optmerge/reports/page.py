@@ -78,7 +78,7 @@ def page_of(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     goal, result = findings.goal, findings.result
-    seen = winners_gap(findings)
+    seen = winners_gap(findings) if result is not None else []
     models = tested_models(result) if result is not None else []
     return environment.get_template(_TEMPLATE).render(
         title=f"{findings.name}: {'report' if result is not None else 'report so far'}",
@@ -136,8 +136,9 @@ def _so_far(findings: Findings) -> str:
     if findings.result is not None:
         return ""
     work = f"{plural(findings.at_work, 'trial')} running" if findings.at_work else "nothing runs"
+    what = "study" if len(findings.trials) >= findings.budget else "search"
     return (
-        f"The search has not ended ({len(findings.trials)} of {findings.budget} trials, {work}): no model has been "
+        f"The {what} has not ended ({len(findings.trials)} of {findings.budget} trials, {work}): no model has been "
         "scored on validation and test problems, and the scores below are those of the search, which flatter the best."
     )
 
@@ -149,14 +150,15 @@ def _facts(findings: Findings, cost: Cost) -> list[tuple[str, str]]:
     sources = [f"{alias} (base)" if alias == base else alias for alias in sorted(models.get("sources", {}))]
     genes = len(findings.trials[0].params) if findings.trials else 0
     path = space.get("path") is not None
-    searched = f"paths over layers, {genes} genes" if path else f"{config.get('method', {}).get('name')}, {genes} genes"
-    facts = [
+    method = "paths over layers" if path else config.get("method", {}).get("name")
+    facts: list[tuple[str, Any]] = [
         ("state", f"{findings.state}, {len(findings.trials)} of {findings.budget} trials"),
         ("searched for", ", ".join(goal.name for goal in findings.objectives)),
-        ("sources", listed(sources, 20)),
-        ("search space", searched),
-        ("sampler, pruner", ", ".join(str(config.get(key, {}).get("name")) for key in ("sampler", "pruner"))),
-        ("seed", str(config.get("study", {}).get("seed"))),
+        ("sources", listed(sources, 20) if sources else None),
+        ("search space", f"{method or 'a merge'}, {genes} genes"),
+        ("sampler", config.get("sampler", {}).get("name")),
+        ("pruner", config.get("pruner", {}).get("name")),
+        ("seed", config.get("study", {}).get("seed")),
         (
             "time, problems",
             f"{duration(cost.worker_hours)} of work, {cost.answered + cost.answered_by_sources:,} answered",
@@ -167,7 +169,7 @@ def _facts(findings: Findings, cost: Cost) -> list[tuple[str, str]]:
             ("recipe", result["winner"]["recipe_sha256"]),
             ("weights", result["winner"]["weights_sha256"]),
         ]
-    return [(name, value) for name, value in facts if value not in ("", "None")]
+    return [(name, str(value)) for name, value in facts if value is not None]
 
 
 def _notes(findings: Findings) -> list[str]:

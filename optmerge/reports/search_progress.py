@@ -91,6 +91,7 @@ def draw_progress(
         sources: Alias to the source's score on the search problems, where it is known.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
@@ -119,6 +120,7 @@ def draw_progress(
         )
     left.set(xlabel="trial", ylabel=goal.name, title="Every trial")
     right.set(xlabel="problems answered", title="Best so far, by work done", xlim=(0, max(total, 1)))
+    right.xaxis.set_major_locator(MaxNLocator(5))
     right.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     if goal.share:
         percent_axis(left.yaxis)

@@ -52,7 +52,7 @@ def styled() -> Iterator[None]:
     """In this context pictures are made, and saved: some of the style counts only then."""
     import matplotlib
 
-    settings: dict[str, Any] = {
+    settings: Any = {
         "font.family": ["DejaVu Sans", *([family] if (family := japanese_family()) else [])],
         "font.size": 10,
         "axes.titlesize": 11,
