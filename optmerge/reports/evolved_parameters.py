@@ -116,8 +116,8 @@ def draw_parameters(found: Parameters, whose: str, name: str = "parameters") -> 
 def _heat(
     axes: "Axes", table: NDArray[np.float64], groups: Sequence[str], aliases: Sequence[str], *, numbered: bool
 ) -> "AxesImage":
+    axes.set_facecolor("0.85")  # where there is no value
     image = axes.imshow(table, aspect="auto", cmap="cividis", origin="lower", interpolation="nearest")
-    image.cmap.set_bad("0.85")
     axes.set_xticks(range(len(aliases)), aliases, rotation=30 if max(map(len, aliases)) > 12 else 0)
     axes.xaxis.set_tick_params(length=0)
     step = 1 if numbered else max(1, len(groups) // 30)

@@ -94,7 +94,8 @@ def pareto_front(
             for axis, goal in ((axes.xaxis, objectives[across]), (axes.yaxis, objectives[up])):
                 less = "" if goal.direction == "maximize" else " (less is better)"
                 axis.set_label_text(f"{goal.name}{less}")
-            axes.legend(fontsize=8)
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(fontsize=8)
     caption = "Left: trials on the search problems; no trial is better than one on the line in everything." + (
         " Right: on problems that the search did not see." if held_out else ""
     )

@@ -55,11 +55,12 @@ def draw_problems_by_trial(
     axes.spines[["top", "right"]].set_visible(True)
     axes.set(xlabel="trial, in the order in which they began", ylabel="search problem, hard ones at the top")
     never = int((share == 0).sum())
+    unasked, median = 1 - seen[asked].mean(), np.median(share)
     alt = (
         f"A matrix of {plural(table.shape[1], 'trial')} by {table.shape[0]} search problems, dark where a trial solves "
-        "a problem, white where it does not, grey where it was stopped before it was asked "
-        f"({1 - seen[asked].mean():.0%} of all). {never} problems were never solved; the median problem was solved by "
-        f"{np.median(share):.0%} of the trials that saw it."
+        f"a problem, white where it does not, grey where it was stopped before it was asked ({unasked:.0%} of all). "
+        f"{plural(never, 'problem')} {'was' if never == 1 else 'were'} never solved; the median problem was solved by "
+        f"{median:.0%} of the trials that saw it."
     )
     scores = None if best is None else matrix.get(best)
     if scores is not None and sources:

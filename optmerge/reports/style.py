@@ -127,9 +127,7 @@ def shades() -> "Colormap":
     """From white for 0 to dark for 1; grey where there is nothing."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    found = LinearSegmentedColormap.from_list("solved", ["#ffffff", "#7a9cc0", DARK])
-    found.set_bad("0.8")
-    return found
+    return LinearSegmentedColormap.from_list("solved", ["#ffffff", "#7a9cc0", DARK]).with_extremes(bad="0.8")
 
 
 def percent_axis(axis: Any) -> None:
