@@ -19,6 +19,7 @@ def draw_path(node: PathNode, whose: str, name: str = "path") -> Drawing:
         name: What the file is to be called.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     hops = node.hops
     figure = Figure(figsize=(min(16.0, max(7.0, 2.5 + 0.22 * len(hops))), 4.8), layout="constrained")
@@ -28,11 +29,11 @@ def draw_path(node: PathNode, whose: str, name: str = "path") -> Drawing:
     for order, alias in enumerate(aliases):
         _hops_of(upper, lower, node, order, alias)
     upper.set(ylabel="layer of its source")
-    upper.yaxis.get_major_locator().set_params(integer=True)
+    upper.yaxis.set_major_locator(MaxNLocator(integer=True))
     upper.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=len(aliases))
     lower.axhline(1, color=EDGE, linewidth=1)
     lower.set(ylabel="scale", xlabel="hop")
-    lower.xaxis.get_major_locator().set_params(integer=True)
+    lower.xaxis.set_major_locator(MaxNLocator(integer=True))
     caption = (
         "A token passes the hops from left to right; above, which layer of which source each is; below, what its "
         "input is multiplied by."
@@ -58,7 +59,7 @@ def _hops_of(upper: "Axes", lower: "Axes", node: PathNode, order: int, alias: st
         [node.hops[number].scale for number in at],
         color=colour(order),
         hatch=hatch(order),
-        edgecolor="white" if hatch(order) else EDGE,
+        edgecolor=EDGE,
         linewidth=0.6,
         width=0.8,
     )

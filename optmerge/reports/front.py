@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import FrozenTrial, TrialState
 
 from optmerge.reports.drawing import Drawing
-from optmerge.reports.style import BLACK, DARK, EDGE, FAINT, GOLD, PALE, ROSE, listed, plural, styled
+from optmerge.reports.style import BLACK, DARK, EDGE, FAINT, GOLD, PALE, ROSE, listed, percent_axis, plural, styled
 from optmerge.tasks import Objective
 
 if TYPE_CHECKING:
@@ -94,6 +94,8 @@ def pareto_front(
             for axis, goal in ((axes.xaxis, objectives[across]), (axes.yaxis, objectives[up])):
                 less = "" if goal.direction == "maximize" else " (less is better)"
                 axis.set_label_text(f"{goal.name}{less}")
+                if goal.share:
+                    percent_axis(axis)
             if axes.get_legend_handles_labels()[0]:
                 axes.legend(fontsize=8)
     caption = "Left: trials on the search problems; no trial is better than one on the line in everything." + (

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
 from optmerge.reports.drawing import Drawing
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 LEAST = 20  # complete trials: of a tenth of them, the best, something must be known
 _TOP = 20
-_BY_CHANCE = 40  # so many genes say what chance alone gives
+_GENES, _DRAWS = 40, 120  # at most so many genes, and so many draws of them, say what chance alone gives
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,16 @@ def importance_of_genes(study: optuna.Study, complete: Sequence[tuple[FrozenTria
 def _by_chance(study: optuna.Study, genes: Sequence[str]) -> float:
     """The 95th percentile over genes of what they reach where scores are handed round at random."""
     rng = np.random.default_rng(0)
-    drawn = rng.permutation(len(study.get_trials(deepcopy=False)))
-    few = [genes[i] for i in rng.permutation(len(genes))[:_BY_CHANCE]]
-    found = _evaluated(study, few, lambda trial: float(drawn[trial.number % len(drawn)]))
-    return float(np.percentile(list(found.values()), 95))
+    few = [genes[i] for i in rng.permutation(len(genes))[:_GENES]]
+    reached: list[float] = []
+    while len(reached) < _DRAWS:
+        drawn = rng.permutation(len(study.get_trials(deepcopy=False)))
+        reached += _evaluated(study, few, _handed_round(drawn)).values()
+    return float(np.percentile(reached, 95))
+
+
+def _handed_round(drawn: NDArray[np.int64]) -> Callable[[FrozenTrial], float]:
+    return lambda trial: float(drawn[trial.number % len(drawn)])
 
 
 def _evaluated(

@@ -131,6 +131,7 @@ def draw_solved(solved: Solved, metric: str, what: str) -> Drawing:
         what: The problems, as in `test problems`.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     models = solved.models
     order = np.concatenate([solved.positions[block] for block in BLOCKS])
@@ -148,6 +149,7 @@ def draw_solved(solved: Solved, metric: str, what: str) -> Drawing:
     )
     for row in range(1, len(models)):
         axes.axhline(row - 0.5, color="white" if models[row - 1].kind == models[row].kind else EDGE, linewidth=1.5)
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.set_yticks(range(len(models)), [model.name for model in models])
     axes.get_yticklabels()[0].set_fontweight("bold")
     axes.spines[["top", "right"]].set_visible(True)
