@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from optmerge.commands.assembly import Assembly, Plugins, Run, Say, assemble, find_plugins, make_sources
-from optmerge.commands.ending import BEST, finish, finished_result
+from optmerge.commands.ending import BEST, RESPONSES, finish, finished_result
 from optmerge.commands.whereabouts import dashboards, report
 from optmerge.commands.workers import end_elsewhere, run_workers
 from optmerge.config import Config
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from optmerge.study.objective import Objective
 
 
-RESPONSES = "responses"  # folder in a study's: what trials that run have answered
 STAGES = "searched_sources"  # user attribute of a study: alias to the study whose winner the source is
 
 

@@ -67,7 +67,7 @@ def print_result(console: Console, result: Mapping[str, Any]) -> None:
     counts = result["trials"]
     console.print(
         f"The winner scored {goal.shown(winner['search'])} in the search{validation}, "
-        f"{goal.shown(winner['test']['score'])} on test.{_selection(result)} "
+        f"{goal.shown(winner['test']['score'])} on test.{told_from_rivals(result)} "
         f"Trials: {counts['complete']} complete, {counts['pruned']} pruned, {counts['failed']} failed; "
         f"{result['problem_evaluations']} problems answered of {result['problem_evaluations_unpruned']}.",
         highlight=False,
@@ -128,7 +128,7 @@ def _best(entries: Mapping[str, Any], goal: Objective) -> tuple[str | None, str]
     return name, "" if name is None else goal.shown(entries[name]["test"]["score"])
 
 
-def _selection(result: Mapping[str, Any]) -> str:
+def told_from_rivals(result: Mapping[str, Any]) -> str:
     """How sure it is that the winner is the best of the finalists."""
     found = result["winner"].get("selection")
     if found is None or found["finalists"] < 2:

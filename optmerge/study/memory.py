@@ -47,6 +47,10 @@ class Memory:
     def get(self, problem: Problem) -> Response | None:
         return self._known.get(problem.id)
 
+    def texts(self) -> dict[str, str]:
+        """What was answered, by the problems' ids."""
+        return {problem: response.text for problem, response in self._known.items()}
+
     def add(self, problems: Sequence[Problem], responses: Sequence[Response]) -> None:
         """Remember responses, by one write that others do not cut in two."""
         if self._path is None:
