@@ -153,6 +153,17 @@ COMMANDS = (
         settings=True,
     ),
     Command(
+        name="report",
+        summary="write what a study has found on one page, with pictures; of a running one what there is so far",
+        usage=("report study.name=NAME [out=FOLDER] [watts=NUMBER]",),
+        examples=("report study.name=demo-seed0", "report study.name=math_ja-seed0 out=/srv/www/math watts=700"),
+        options=(
+            *STUDY,
+            Option("out=FOLDER", "where to; report in the study's folder, unless told otherwise"),
+            Option("watts=NUMBER", "what a machine or GPU at work draws, for the estimate of energy"),
+        ),
+    ),
+    Command(
         name="convert",
         summary="make safetensors of a checkpoint that has only .bin files",
         usage=("convert MODEL OUT",),
