@@ -57,6 +57,7 @@ class CheckpointNode:
             `optmerge.models.Adapter.identity`.
         tokens_sha256: Hash of its tokens' ids, see `optmerge.models.tokens_sha256`; only where the sources'
             vocabularies differ, as the merged rows then depend on it.
+        licence: What it was under when it was found, if that was known; not part of its identity.
     """
 
     location: str
@@ -65,6 +66,7 @@ class CheckpointNode:
     component: str = "model"
     over: "CheckpointNode | None" = None
     tokens_sha256: str | None = None
+    licence: str | None = None
 
     def content(self) -> dict[str, Any]:
         content = {"kind": "checkpoint", "component": self.component, "weights_sha256": self.weights_sha256}
@@ -276,6 +278,8 @@ def _collect(node: Node, nodes: dict[str, dict[str, Any]]) -> None:
         nodes[key]["location"] = node.location
         if node.revision:
             nodes[key]["revision"] = node.revision
+        if node.licence:
+            nodes[key]["licence"] = node.licence
         if node.over:
             _collect(node.over, nodes)
     else:
@@ -334,6 +338,7 @@ def _read_node(key: str, nodes: Mapping[str, Any], above: tuple[str, ...]) -> No
             component=str(entry.get("component", "model")),
             over=None if entry.get("over") is None else _read_over(key, str(entry["over"]), nodes, above),
             tokens_sha256=None if entry.get("tokens_sha256") is None else str(entry["tokens_sha256"]),
+            licence=None if entry.get("licence") is None else str(entry["licence"]),
         )
     elif entry["kind"] == "merge":
         node = _read_merge(key, entry, nodes, above)
