@@ -13,6 +13,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from optmerge.commands.assembly import Assembly, Run
+from optmerge.commands.policy import licences_in_result
 from optmerge.commands.rebuild import write_model
 from optmerge.config import Config
 from optmerge.recipe import RECIPE, PathNode, Recipe
@@ -74,6 +75,7 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
     document["ending"] = _settings(config)
     document["objective"] = asdict(task.goal)
     document["task"] = {"name": config.task["name"], **task.facts, **run.assembly.plugins.task_version}
+    document |= licences_in_result(config, run.assembly.licences)
     if isinstance(result.winner.recipe.root, PathNode):
         document["winner"]["agreement"] = _agreement(run, result.winner.recipe)
     draw_study(document, trials, run.folder / PICTURE)

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from optmerge.config import Config
 from optmerge.errors import UsageError
@@ -136,3 +137,17 @@ def licence_lines(config: Config, licences: Mapping[str, Declared]) -> list[str]
         if card.found and card.ids != one.ids:
             lines.append(f"note: {alias}: its model card says {card.text}; models.sources.{alias}.licence is believed")
     return lines
+
+
+def licences_in_result(config: Config, licences: Mapping[str, Declared]) -> dict[str, Any]:
+    """What result.json says of licences: the winner's, and every source's with what is known of it."""
+    combined = settle(config, licences)
+    sources = {
+        alias: {
+            "licence": said.text,
+            "said_by": said.found or None,
+            "reasons": [rule_of(name).says for name in said.ids],
+        }
+        for alias, said in sorted(licences.items())
+    }
+    return {"licence": combined.id, "licences": sources, "licence_terms": dataclasses.asdict(combined)}

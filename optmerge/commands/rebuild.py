@@ -9,7 +9,18 @@ from rich.console import Console
 from optmerge.commands.percent import percent
 from optmerge.commands.proof import Proof
 from optmerge.errors import OptmergeError, UsageError
-from optmerge.recipe import RECIPE, UNION, CheckpointNode, MergeNode, Node, PathNode, Recipe, load_recipe, node_sha256
+from optmerge.recipe import (
+    RECIPE,
+    RECIPE_KEY,
+    UNION,
+    CheckpointNode,
+    MergeNode,
+    Node,
+    PathNode,
+    Recipe,
+    load_recipe,
+    node_sha256,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -190,6 +201,7 @@ def write_model(
         replace=replace,
         report=report,
         companions=lambda sha256: {RECIPE: recipe.with_weights(sha256, workbench.device.type).to_yaml()},
+        metadata=lambda sha256: {RECIPE_KEY: recipe.with_weights(sha256, workbench.device.type).embedded()},
     )
 
 
