@@ -9,8 +9,8 @@ from optmerge.config import Config
 from optmerge.errors import UsageError
 from optmerge.models.licence_rules import RULES, UNKNOWN, rule_of
 from optmerge.models.licences import Combined, Declared, combine, declared, forbids, known_licence
-from optmerge.models.source_licences import licence_of
-from optmerge.recipe import RECIPE, CheckpointNode, Node, Recipe, load_recipe
+from optmerge.models.source_licences import licence_of, recipe_licence
+from optmerge.recipe import RECIPE, load_recipe
 
 
 def licences_of(config: Config, *, ask_hub: bool = False) -> dict[str, Declared]:
@@ -32,32 +32,6 @@ def licences_of(config: Config, *, ask_hub: bool = False) -> dict[str, Declared]
         else:
             found[alias] = licence_of(source.path, source.revision, ask_hub=ask_hub)
     return found
-
-
-def recipe_licences(root: Node) -> dict[str, Declared]:
-    """Alias to what each checkpoint of a recipe is under, also of those below its sources."""
-    found: dict[str, Declared] = {}
-
-    def visit(node: Node, alias: str) -> None:
-        if not isinstance(node, CheckpointNode):
-            for name, source in node.sources.items():
-                visit(source, name)
-            return
-        said = declared(node.licence, "recipe")
-        known = found.setdefault(alias, said)
-        found[alias] = (
-            known if known.ids == said.ids else Declared(tuple(dict.fromkeys(known.ids + said.ids)), "recipe")
-        )
-        if node.over is not None:
-            visit(node.over, f"{alias}.over")
-
-    visit(root, "model")
-    return found
-
-
-def recipe_licence(recipe: Recipe) -> Combined:
-    """The licence of a recipe's model, by those of its checkpoints."""
-    return combine(recipe_licences(recipe.root))
 
 
 def refuse_what_forbids(config: Config) -> None:

@@ -8,11 +8,10 @@ from typing import Any
 from rich.console import Console
 from rich.tree import Tree
 
-from optmerge.commands.ending import BEST
-from optmerge.commands.policy import recipe_licence
 from optmerge.errors import UsageError
 from optmerge.recipe import RECIPE, Hop, Recipe
 
+BEST, RESULT = "best", "result.json"  # as `ending` leaves them in the folder of a study
 USAGE = "write `show FOLDER`, a recipe, a safetensors file, or a hub id; --json may follow"
 _SHORT = 12  # digits of a hash
 _WIDE = 100_000  # columns, where a program reads along: one line for one thing
@@ -31,6 +30,7 @@ def run_show(arguments: Sequence[str], console: Console) -> None:
     words = [word for word in arguments if word != "--json"]
     if len(words) != 1 or words[0].startswith("-"):
         raise UsageError(USAGE)
+    from optmerge.models.source_licences import recipe_licence
     from optmerge.reports.family import family
 
     recipe, place = recipe_at(words[0])
@@ -57,9 +57,9 @@ def recipe_at(model: str) -> tuple[Recipe, str]:
     from optmerge.models.product import recipe_of
 
     place = Path(model).expanduser()
-    if (place / BEST / RECIPE).is_file():
-        place = place / BEST
     found = recipe_of(place) if place.exists() else _on_hub(model)
+    if found is None and (place / RESULT).is_file():  # the folder of a study
+        found = recipe_of(place / BEST)
     if found is None:
         raise UsageError(
             f"{model} is no model that optmerge has made: it has no {RECIPE}, and its weights name no recipe"

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from optmerge.models.licence_rules import OTHER
-from optmerge.models.licences import Declared, declared
+from optmerge.models.licences import Combined, Declared, combine, declared
+from optmerge.recipe import CheckpointNode, Node, Recipe
 
 CARD = "README.md"
 
@@ -60,3 +61,30 @@ def _card_on_hub(location: str, revision: str | None, ask: bool) -> Path | None:
         if (Path(found) / CARD).is_file():
             return Path(found) / CARD
     return None
+
+
+def recipe_licence(recipe: Recipe) -> Combined:
+    """The licence of a recipe's model, by those of its checkpoints."""
+    return combine(recipe_licences(recipe.root))
+
+
+def recipe_licences(root: Node) -> dict[str, Declared]:
+    """Alias to what each checkpoint of a recipe is under, also of those below its sources.
+
+    That is what the recipe says; where it says nothing, what a card says that is at hand.
+    """
+    found: dict[str, Declared] = {}
+
+    def visit(node: Node, alias: str) -> None:
+        if not isinstance(node, CheckpointNode):
+            for name, source in node.sources.items():
+                visit(source, name)
+            return
+        said = declared(node.licence, "recipe") if node.licence else licence_of(node.location, node.revision)
+        both = dict.fromkeys((*found[alias].ids, *said.ids)) if alias in found else said.ids  # two may share an alias
+        found[alias] = Declared(tuple(both), said.found)
+        if node.over is not None:
+            visit(node.over, f"{alias}.over")
+
+    visit(root, "model")
+    return found
