@@ -61,7 +61,13 @@ def _data(config: "Config") -> dict[str, dict[str, str]]:
     return found
 
 
-def card_of(recipe: Recipe, name: str, result: Mapping[str, Any] | None, folder: Path | None = None) -> str:
+def card_of(
+    recipe: Recipe,
+    name: str,
+    result: Mapping[str, Any] | None,
+    folder: Path | None = None,
+    licence: Combined | None = None,
+) -> str:
     """The card of a model.
 
     Args:
@@ -69,11 +75,13 @@ def card_of(recipe: Recipe, name: str, result: Mapping[str, Any] | None, folder:
         name: What it is called.
         result: The result.json of the search that found it, if that is known.
         folder: Where the card will lie: pictures there are shown.
+        licence: What it is under, where somebody has said so.
     """
     from optmerge.reports.card import PICTURES, model_card
 
     pictures = [file for file in PICTURES if folder is not None and (folder / file).is_file()]
-    return model_card(recipe, licence_of_product(recipe, result), name=name, result=result, pictures=pictures)
+    settled = licence or licence_of_product(recipe, result)
+    return model_card(recipe, settled, name=name, result=result, pictures=pictures)
 
 
 def licence_of_product(recipe: Recipe, result: Mapping[str, Any] | None) -> Combined:
