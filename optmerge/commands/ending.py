@@ -75,7 +75,7 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
     document["ending"] = _settings(config)
     document["objective"] = asdict(task.goal)
     document["task"] = {"name": config.task["name"], **task.facts, **run.assembly.plugins.task_version}
-    document |= facts_to_publish(run.assembly)
+    document |= facts_to_publish(run.assembly, result.winner.recipe)
     if isinstance(result.winner.recipe.root, PathNode):
         document["winner"]["agreement"] = _agreement(run, result.winner.recipe)
     draw_study(document, trials, run.folder / PICTURE)

@@ -9,8 +9,8 @@ from optmerge.config import Config
 from optmerge.errors import UsageError
 from optmerge.models.licence_rules import RULES, UNKNOWN, rule_of
 from optmerge.models.licences import Combined, Declared, combine, declared, forbids, known_licence
-from optmerge.models.source_licences import licence_of, recipe_licence
-from optmerge.recipe import RECIPE, load_recipe
+from optmerge.models.source_licences import licence_of, recipe_licence, recipe_licences
+from optmerge.recipe import RECIPE, Recipe, load_recipe
 
 
 def licences_of(config: Config, *, ask_hub: bool = False) -> dict[str, Declared]:
@@ -113,9 +113,9 @@ def licence_lines(config: Config, licences: Mapping[str, Declared]) -> list[str]
     return lines
 
 
-def licences_in_result(config: Config, licences: Mapping[str, Declared]) -> dict[str, Any]:
-    """What result.json says of licences: the winner's, and every source's with what is known of it."""
-    combined = settle(config, licences)
+def licences_in_result(config: Config, licences: Mapping[str, Declared], winner: Recipe) -> dict[str, Any]:
+    """What result.json says of licences: the winner's, by what it is made of, and every source's."""
+    combined = settle(config, recipe_licences(winner.root))
     sources = {
         alias: {
             "licence": said.text,

@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from optmerge.commands.assembly import Assembly
     from optmerge.config import Config
 
-_LANGUAGES = {"math_ja": "ja", "jp_lmeh": "ja", "gsm8k": "en"}  # of tasks that have one
+_LANGUAGES = {"math_ja": "ja", "gsm8k": "en"}  # of tasks that have one
 
 
-def facts_to_publish(assembly: "Assembly") -> dict[str, Any]:
-    """What result.json says for the sake of a card: licences, languages, data sets, and how was searched."""
+def facts_to_publish(assembly: "Assembly", recipe: Recipe) -> dict[str, Any]:
+    """What result.json says of a winner for the sake of its card: licences, languages, data, and how was searched."""
     from optmerge.commands.policy import licences_in_result
 
     config = assembly.config
     return {
-        **licences_in_result(config, assembly.licences),
+        **licences_in_result(config, assembly.licences, recipe),
         "languages": _languages(config),
         "data": _data(config),
         "search": {

@@ -170,7 +170,7 @@ def _chosen(result: Mapping[str, Any]) -> str:
     goal, winner = goal_of(result), result["winner"]
     validation = "" if winner["validation"] is None else f" and {goal.shown(winner['validation'])} on validation"
     text = (
-        f"It scored {goal.shown(winner['search'])} in the search{validation}; the best of many is so by luck too, "
+        f"It scored {goal.shown(winner['search'])} in the search{validation}; the best of many is partly lucky, "
         "and the score on test is the one to believe."
     )
     rivals = (winner.get("selection") or {}).get("not_separated") or ()
@@ -196,6 +196,8 @@ def _how_found(result: Mapping[str, Any]) -> str:
 
 
 def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.0f} hours"
 
 

@@ -64,6 +64,14 @@ def test_weights_alone_tell_the_same(best: Path, zoo: Path) -> None:
         assert str(zoo) not in json.dumps(file.metadata())
 
 
+def test_result_names_the_licence_of_the_winner_and_of_every_source(search: Search) -> None:
+    result = search.result()
+    assert result["licence"] == "apache-2.0" and set(result["licences"]) == set(result["sources"])
+    assert {one["licence"] for one in result["licences"].values()} == {"apache-2.0"}
+    assert all(one["reasons"] and one["said_by"] == "config" for one in result["licences"].values())
+    assert result["licence_terms"]["duties"] and result["languages"] == ["ja"]
+
+
 def test_folder_of_a_study_stands_for_its_winner(search: Search) -> None:
     assert as_json(search.folder)["recipe_sha256"] == load_recipe(search.recipe).sha256
 

@@ -7,7 +7,8 @@ import pytest
 from optmerge.errors import UsageError
 from optmerge.models.licence_rules import RULES, licence_id
 from optmerge.models.licences import Combined, Declared, combine, declared, forbids, known_licence
-from optmerge.models.source_licences import licence_of
+from optmerge.models.source_licences import licence_of, recipe_licence, recipe_licences
+from optmerge.recipe import CheckpointNode, Group, MergeNode, Node, Recipe
 
 PERMISSIVE = (
     "apache-2.0", "mit", "isc", "zlib", "bsl-1.0", "bsd", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "unlicense",
@@ -201,6 +202,26 @@ def test_licences_are_known_as_people_write_them(text: str, name: str) -> None:
 def test_policy_with_a_typing_error_is_refused() -> None:
     with pytest.raises(UsageError, match=r"policy.licence=apache-2.1: no rule for this licence.*apache-2.0"):
         known_licence("apache-2.1", "policy.licence")
+
+
+def test_licence_of_a_recipe_is_that_of_all_it_is_made_of(tmp_path: Path) -> None:
+    def merge(**sources: Node) -> MergeNode:
+        return MergeNode("linear", sources, None, min(sources), "float32", {"all": Group(("*",))})
+
+    base = CheckpointNode("org/base", "a" * 64, licence="apache-2.0")
+    lora = CheckpointNode("org/lora", "b" * 64, over=CheckpointNode("org/llama", "c" * 64, licence="llama3.1"))
+    (tmp_path / "ja").mkdir()
+    ja = CheckpointNode(write_card(tmp_path / "ja", "license: cc-by-4.0"), "d" * 64)
+    other_base = CheckpointNode("org/other", "e" * 64, licence="gemma")
+    evolved = merge(base=other_base, ja=ja)
+    found = recipe_licences(merge(base=base, evolved=evolved))
+    assert {alias: set(said.ids) for alias, said in found.items()} == {
+        "base": {"apache-2.0", "gemma"},
+        "ja": {"cc-by-4.0"},
+    }
+    assert recipe_licence(Recipe(merge(base=base, evolved=evolved))).name == "gemma"
+    assert set(recipe_licences(merge(base=base, math=lora))) == {"base", "math", "math.over"}
+    assert recipe_licence(Recipe(merge(base=base, math=lora))).id == "unknown"
 
 
 def write_card(folder: Path, metadata: str) -> str:
