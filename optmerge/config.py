@@ -33,6 +33,7 @@ class SourceConfig:
     Attributes:
         path: Folder or hub id.
         search: Settings of the search whose winner it is, such as `+experiment=demo`; it gives the path.
+        licence: What it is under, such as `apache-2.0`; by default what its model card says.
         revision: Branch, tag or commit on the hub.
         over: For an adapter: alias of the checkpoint that it is merged into. By default `models.base`.
     """
@@ -41,6 +42,7 @@ class SourceConfig:
     revision: str | None = None
     over: str | None = None
     search: list[str] = dataclasses.field(default_factory=list)
+    licence: str | None = None
 
 
 @dataclasses.dataclass
@@ -211,6 +213,19 @@ class StudyConfig:
 
 
 @dataclasses.dataclass
+class PolicyConfig:
+    """Under what a winner is to be published.
+
+    Attributes:
+        licence: The licence that it is to carry; sources that forbid it are refused. None takes what the sources give.
+        language: Languages for the model card, such as `ja`; by default what the task says.
+    """
+
+    licence: str | None = None
+    language: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
 class Config:
     """A whole run."""
 
@@ -226,6 +241,7 @@ class Config:
     tracking: dict[str, Any] = dataclasses.field(default_factory=dict)
     launcher: dict[str, Any] = dataclasses.field(default_factory=dict)
     study: StudyConfig = dataclasses.field(default_factory=StudyConfig)
+    policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
     dry_run: bool = False
 
 

@@ -164,6 +164,31 @@ COMMANDS = (
         ),
     ),
     Command(
+        name="show",
+        summary="print the family tree of any model that optmerge has made",
+        usage=("show MODEL|RECIPE|FILE [--json]",),
+        examples=(
+            "show studies/demo-seed0/best",
+            "show model.safetensors --json  # from the metadata of the weights alone",
+        ),
+        options=(Option("--json", "as JSON"),),
+    ),
+    Command(
+        name="push",
+        summary="upload a model with card, recipe and pictures to the Hugging Face hub",
+        usage=("push FOLDER USER/NAME [--dry-run] [private=true] [licence=ID] [out=FOLDER]",),
+        examples=(
+            "push studies/demo-seed0 me/my-merge --dry-run  # the folder exactly as it would be uploaded",
+            "push studies/math_ja-seed0/best me/ja-math-7b private=true",
+        ),
+        options=(
+            Option("--dry-run", "write the folder exactly as it would be uploaded, and upload nothing"),
+            Option("private=true", "nobody else sees the repository"),
+            Option("licence=ID", "of the merge, where it does not follow from its sources"),
+            Option("out=FOLDER", "of --dry-run: where to"),
+        ),
+    ),
+    Command(
         name="convert",
         summary="make safetensors of a checkpoint that has only .bin files",
         usage=("convert MODEL OUT",),

@@ -13,6 +13,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from optmerge.commands.assembly import Assembly, Run
+from optmerge.commands.publishing import facts_to_publish, leave_card
 from optmerge.commands.rebuild import write_model
 from optmerge.config import Config
 from optmerge.recipe import RECIPE, PathNode, Recipe, load_recipe
@@ -82,6 +83,7 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
     document["ending"] = _settings(config)
     document["objective"] = asdict(task.goal)
     document["task"] = {"name": config.task["name"], **task.facts, **run.assembly.plugins.task_version}
+    document |= facts_to_publish(run.assembly, result.winner.recipe)
     if isinstance(result.winner.recipe.root, PathNode):
         document["winner"]["agreement"] = _agreement(run, result.winner.recipe)
     draw_study(document, trials, run.folder / PICTURE)
@@ -93,6 +95,7 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
         document, load_recipe(run.folder / BEST / RECIPE), task.problems("test"), read_responses(responses, document)
     )
     write_report(run.opened, run.folder / REPORT, told)
+    leave_card(document, result.winner.recipe, run.folder, run.folder / BEST)
     registered = run.tracker.finish(document, run.folder / BEST)
     # Written last: a study with a result is one that has nothing left to do.
     write_atomically(run.folder / RESULT, json.dumps(document, indent=2, ensure_ascii=False) + "\n")

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from optmerge.commands.percent import percent
+from optmerge.commands.publishing import card_of, result_of
 from optmerge.commands.rebuild import open_sources, with_bases
 from optmerge.commands.words import Parser, sorted_out
 from optmerge.errors import OptmergeError, UsageError
@@ -170,6 +171,7 @@ def export_file(recipe_path: Path, out: Path, form: str, locations: Mapping[str,
         names=tuple(fit.names),
         bench=bench,
         companions=like,
+        card=card_of(recipe, out.absolute().name, result_of(recipe, recipe_path.parent)),
         notice=lambda line: console.print(f"note: {line}", highlight=False, markup=False, soft_wrap=True),
     )
     console.print(

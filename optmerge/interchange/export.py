@@ -26,6 +26,7 @@ class Export:
         companions: What lies beside its weights.
         folder: Where to write files; it is put in place when all are there.
         notice: Takes a line that people should read.
+        card: The model card of what the recipe makes.
     """
 
     recipe: Recipe
@@ -36,6 +37,7 @@ class Export:
     companions: Any
     folder: Path
     notice: Callable[[str], None]
+    card: str | None = None
 
 
 def export_recipe(
@@ -49,6 +51,7 @@ def export_recipe(
     bench: Any,
     companions: Any,
     notice: Callable[[str], None],
+    card: str | None = None,
 ) -> list[str]:
     """Write a recipe in another form into a new folder, whole or not at all.
 
@@ -62,6 +65,7 @@ def export_recipe(
         bench: As in `Export`.
         companions: As in `Export`.
         notice: As in `Export`.
+        card: As in `Export`.
 
     Returns:
         The names of the files that were written, sorted.
@@ -72,5 +76,5 @@ def export_recipe(
     """
     build = find(FORMATS, form, "format").build
     with staged(out, nbytes=0, replace=False) as folder:
-        build(Export(recipe, sources, locations, names, bench, companions, folder, notice))
+        build(Export(recipe, sources, locations, names, bench, companions, folder, notice, card))
         return sorted(path.name for path in folder.iterdir())
