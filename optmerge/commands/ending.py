@@ -51,6 +51,7 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
     Returns:
         The contents of result.json, and where the tracker has registered the winner.
     """
+    from optmerge.commands.noticeboard import Noticeboard
     from optmerge.reports.figure import draw_study
     from optmerge.reports.winner import draw_winner
     from optmerge.study.result import Judge, as_json, trial_seconds
@@ -84,6 +85,7 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
     registered = run.tracker.finish(document, run.folder / BEST)
     # Written last: a study with a result is one that has nothing left to do.
     write_atomically(run.folder / RESULT, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    Noticeboard(run.assembly, run.opened, run.folder).end()
     return document, registered
 
 
