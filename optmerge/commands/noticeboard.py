@@ -20,6 +20,7 @@ from optmerge.study.charter import OpenStudy
 from optmerge.study.slots import slot_of
 from optmerge.study.trial_scores import RECIPE as RECIPE_HASH
 from optmerge.study.trial_scores import SCORES
+from optmerge.tasks.task import Split
 
 _SECONDS = 15.0  # between two notes, at least
 PROBLEMS = "problems.csv"
@@ -120,13 +121,13 @@ class Noticeboard:
     def update(self) -> None:
         """Bring the note up to date, now and then."""
         if time.monotonic() - self._posted > _SECONDS:
-            with _harmless():
+            with harmless():
                 self._post()
             self._posted = time.monotonic()
 
     def end(self, pictures: Sequence[tuple[Path, str]] = ()) -> None:
         """Attach all that a study has when it has ended, and more files with what each shows."""
-        with _harmless():
+        with harmless():
             post_files(self._opened, self._folder, pictures)
             self._post_tables(finalists(self._opened), recipes=True)
             self._post()
@@ -149,7 +150,7 @@ class Noticeboard:
             for trial in trials:
                 own = Path(made) / str(trial.number)
                 own.mkdir()
-                scores = {"search": trial.user_attrs[SCORES]}
+                scores: dict[Split, Any] = {"search": trial.user_attrs[SCORES]}
                 if found := validated.get(f"{EVALUATION}:validation:{trial.user_attrs[RECIPE_HASH]}"):
                     scores["validation"] = found
                 write_problems(own / PROBLEMS, task, scores, self._responses(trial))
@@ -170,7 +171,8 @@ class Noticeboard:
 
 
 @contextlib.contextmanager
-def _harmless() -> Iterator[None]:
+def harmless() -> Iterator[None]:
+    """Tell what went wrong with the notice board, and go on."""
     try:
         yield
     except (OptmergeError, SQLAlchemyError, OSError) as error:

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from optmerge.reports.table import goal_of, winner_name
 from optmerge.study.charter import CONFIG, OpenStudy
+from optmerge.study.excerpt import GENES
 from optmerge.study.identity import IDENTITY
 from optmerge.study.slots import Ledger
 from optmerge.study.trial_scores import value_of
@@ -85,7 +86,8 @@ def _progress(standing: Standing, trials: Sequence[FrozenTrial]) -> str:
     if leaders:
         number, value = leaders[0]
         goal = opened.goal
-        told.append(f"the best so far, [trial {number}]({_page(opened, [number])}): {goal.name} {goal.shown(value)}")
+        so_far = "" if state == "Done" else " so far"
+        told.append(f"the best{so_far}, [trial {number}]({_page(opened, [number])}): {goal.name} {goal.shown(value)}")
     return f"**{state}**: {', '.join(told)}. ({datetime.now():%Y-%m-%d %H:%M})"
 
 
@@ -152,7 +154,11 @@ def _searched(opened: OpenStudy, settings: Mapping[str, Any]) -> Iterator[tuple[
         method = settings.get("method", {})
         methods = ", ".join([str(method.get("name")), *method.get("choices", [])])
         yield "space", f"merges by {methods}, parameters by {space.get('groups')}"
-    yield "genes", genes_in_words(known.get("genes", {}))
+    genes = known.get("genes", {})
+    yield "genes", genes_in_words(genes)
+    if len(genes) > GENES:
+        some = f"{GENES} of them, those that go most with the value; `dashboard genes=all` shows all"
+        yield "shown here", f"{some}; those of a finalist are in its recipe"
     for alias, source in models.get("sources", {}).items():
         role = " (base)" if alias == models.get("base") else ""
         yield f"source {alias}{role}", f"`{source.get('path')}`"

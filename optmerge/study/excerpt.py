@@ -15,15 +15,17 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import rankdata
 from sqlalchemy import Connection, select
 
-from optmerge.study.charter import CONFIG
+from optmerge.study.charter import CONFIG, GOAL
 from optmerge.study.database import _PARAMS, _TRIALS, _VALUES, Database
 from optmerge.study.identity import IDENTITY, KEY
 from optmerge.study.result import EVALUATION
 from optmerge.study.trial_scores import SCORES, SECONDS, decode
 
+GENES = 20  # of a trial that are shown, by default
 _LEAST, _MOST = 50, 300  # trials that the choice of genes goes by
 
-_UNREADABLE = (IDENTITY, KEY, CONFIG, EVALUATION, "optmerge:")  # study attributes that are for programs
+_METRIC_NAMES = "study:metric_names"  # where Optuna keeps them
+_UNREADABLE = (IDENTITY, KEY, CONFIG, GOAL, EVALUATION, "optmerge:")  # study attributes that are for programs
 
 
 class Excerpt(Database):
@@ -45,8 +47,11 @@ class Excerpt(Database):
     def get_all_studies(self) -> list[FrozenStudy]:
         studies = self.patiently(lambda: RDBStorage.get_all_studies(self))
         for study in studies:
-            readable = {key: value for key, value in study.user_attrs.items() if not key.startswith(_UNREADABLE)}
-            study.user_attrs = readable
+            if GOAL in study.user_attrs:
+                study.system_attrs.setdefault(_METRIC_NAMES, [study.user_attrs[GOAL]["name"]])
+            study.user_attrs = {
+                key: value for key, value in study.user_attrs.items() if not key.startswith(_UNREADABLE)
+            }
         return studies
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
@@ -82,11 +87,13 @@ class Excerpt(Database):
         example = connection.execute(first.where(of_study).limit(1)).scalar()
         names = [
             name
-            for _, name, _ in connection.execute(query.where(_PARAMS.c.trial_id == example).order_by(_PARAMS.c.param_id))
+            for _, name, _ in connection.execute(
+                query.where(_PARAMS.c.trial_id == example).order_by(_PARAMS.c.param_id)
+            )
         ]
         if len(names) <= most:
             return names, bool(names)
-        values = dict(
+        values: dict[int, float] = dict(
             connection.execute(
                 select(_TRIALS.c.trial_id, _VALUES.c.value)
                 .join(_VALUES, (_VALUES.c.trial_id == _TRIALS.c.trial_id) & (_VALUES.c.objective == 0))
