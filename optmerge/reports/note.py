@@ -16,6 +16,8 @@ from optmerge.study.slots import Ledger
 from optmerge.study.trial_scores import value_of
 from optmerge.tasks import Objective
 
+Leader = tuple[int, float]  # number of a trial, and its value
+
 MARK = "\n\n---\n\n*What you write below this line is kept.*\n"
 _BEST = 5  # trials that are listed
 
@@ -49,15 +51,17 @@ def study_note(standing: Standing) -> str:
     """The note of a study."""
     opened = standing.opened
     trials = opened.study.get_trials(deepcopy=False)
-    settings = opened.study.user_attrs[CONFIG]
+    finished = Ledger(opened.plan).update(trials).finished()
+    known, goal = opened.study.user_attrs, opened.goal  # asked for once: each is a query
+    leaders = _leaders(opened, goal, finished)
     parts = [
         f"# {opened.study.study_name}",
-        _progress(standing, trials),
+        _progress(standing, goal, trials, finished, leaders),
         *_pictures(standing),
         *_results(standing),
-        *_best(standing, trials),
+        *_best(standing, goal, leaders),
         "## What is searched",
-        _table(("", ""), _searched(opened, settings)),
+        _table(("", ""), _searched(opened, known)),
         *_files(standing),
         "## How to go on",
         _next(standing),
@@ -65,13 +69,17 @@ def study_note(standing: Standing) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _progress(standing: Standing, trials: Sequence[FrozenTrial]) -> str:
+def _progress(
+    standing: Standing,
+    goal: Objective,
+    trials: Sequence[FrozenTrial],
+    finished: Sequence[FrozenTrial],
+    leaders: Sequence[Leader],
+) -> str:
     opened = standing.opened
     control = opened.database.control(opened.study_id)
     budget = int(control.get("trials", 0))
-    ledger = Ledger(opened.plan).update(trials)
-    finished = ledger.finished()
-    if ledger.is_done(budget):
+    if Ledger(opened.plan).update(trials).is_done(budget):
         state = "Done" if standing.result else "All trials are done"
     elif control.get("stop"):
         state = "Stopping" if standing.running else "Stopped"
@@ -82,20 +90,18 @@ def _progress(standing: Standing, trials: Sequence[FrozenTrial]) -> str:
     told = [f"{len(finished)} of {budget} trials", f"{pruned} of them pruned"]
     told += [f"{failed} failed or given back"] if failed else []
     told += [f"{standing.running} running now"] if standing.running else []
-    leaders = _leaders(opened, finished)
     if leaders:
         number, value = leaders[0]
-        goal = opened.goal
         so_far = "" if state == "Done" else " so far"
         told.append(f"the best{so_far}, [trial {number}]({_page(opened, [number])}): {goal.name} {goal.shown(value)}")
     return f"**{state}**: {', '.join(told)}. ({datetime.now():%Y-%m-%d %H:%M})"
 
 
-def _leaders(opened: OpenStudy, finished: Sequence[FrozenTrial]) -> list[tuple[int, float]]:
-    """Number and value of the trials that keep all guards, best first."""
+def _leaders(opened: OpenStudy, goal: Objective, finished: Sequence[FrozenTrial]) -> list[Leader]:
+    """The trials that keep all guards, best first."""
     feasible = [trial for trial in finished if opened.plan.fitness(trial) is not None]
-    values = [(trial.number, value_of(trial, opened.goal) or 0.0) for trial in feasible]
-    return sorted(values, key=lambda pair: (-opened.goal.sign * pair[1], pair[0]))
+    values = [(trial.number, value_of(trial, goal) or 0.0) for trial in feasible]
+    return sorted(values, key=lambda pair: (-goal.sign * pair[1], pair[0]))
 
 
 def _page(opened: OpenStudy, numbers: Sequence[int]) -> str:
@@ -132,29 +138,28 @@ def _scored(test: Mapping[str, float], goal: Objective) -> tuple[str, str]:
     return goal.shown(test["score"]), f"{goal.shown(test['low'])} to {goal.shown(test['high'])}"
 
 
-def _best(standing: Standing, trials: Sequence[FrozenTrial]) -> Iterator[str]:
-    opened = standing.opened
-    leaders = _leaders(opened, Ledger(opened.plan).update(trials).finished())[:_BEST]
+def _best(standing: Standing, goal: Objective, leaders: Sequence[Leader]) -> Iterator[str]:
     if not leaders:
         return
+    opened = standing.opened
     yield "## Best in the search"
-    rows = [(f"[{number}]({_page(opened, [number])})", opened.goal.shown(value)) for number, value in leaders]
-    yield _table(("trial", opened.goal.name), rows)
+    rows = [(f"[{number}]({_page(opened, [number])})", goal.shown(value)) for number, value in leaders[:_BEST]]
+    yield _table(("trial", goal.name), rows)
     if standing.finalists:
         listed = ", ".join(f"[{number}]({_page(opened, [number])})" for number in standing.finalists)
         yield f"Finalists, each with its recipe and a table of what it scored problem by problem: trials {listed}."
 
 
-def _searched(opened: OpenStudy, settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _searched(opened: OpenStudy, known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    settings = known[CONFIG]
     models, space, study = settings.get("models", {}), settings.get("space", {}), settings.get("study", {})
-    known = opened.study.user_attrs[IDENTITY]
     if space.get("path"):
         yield "space", f"a path over layers of {', '.join(space['path'].get('order', []))}"
     elif space:
         method = settings.get("method", {})
         methods = ", ".join([str(method.get("name")), *method.get("choices", [])])
         yield "space", f"merges by {methods}, parameters by {space.get('groups')}"
-    genes = known.get("genes", {})
+    genes = known[IDENTITY].get("genes", {})
     yield "genes", genes_in_words(genes)
     if len(genes) > GENES:
         some = f"{GENES} of them, those that go most with the value; `dashboard genes=all` shows all"

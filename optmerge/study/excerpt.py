@@ -93,17 +93,14 @@ class Excerpt(Database):
         ]
         if len(names) <= most:
             return names, bool(names)
-        values: dict[int, float] = dict(
-            connection.execute(
-                select(_TRIALS.c.trial_id, _VALUES.c.value)
-                .join(_VALUES, (_VALUES.c.trial_id == _TRIALS.c.trial_id) & (_VALUES.c.objective == 0))
-                .where(of_study, _TRIALS.c.state == TrialState.COMPLETE, _VALUES.c.value.is_not(None))
-                .order_by(_TRIALS.c.trial_id.desc())
-                .limit(_MOST)
-            )
-            .tuples()
-            .all()
+        rated = (
+            select(_TRIALS.c.trial_id, _VALUES.c.value)
+            .join(_VALUES, (_VALUES.c.trial_id == _TRIALS.c.trial_id) & (_VALUES.c.objective == 0))
+            .where(of_study, _TRIALS.c.state == TrialState.COMPLETE, _VALUES.c.value.is_not(None))
+            .order_by(_TRIALS.c.trial_id.desc())
+            .limit(_MOST)
         )
+        values: dict[int, float] = {row.trial_id: row.value for row in connection.execute(rated)}
         if len(values) < _LEAST:
             return names[:most], False
         row, column = {trial_id: i for i, trial_id in enumerate(values)}, {name: i for i, name in enumerate(names)}
