@@ -101,12 +101,14 @@ def _number(name: str, value: str) -> int:
 
 def _opened(config: Config, named: bool, own_tracking: bool) -> tuple[str, dict[str, Any]]:
     """The page to begin with, and how the runs were tracked; the note is brought up to date."""
-    from optmerge.commands.search import open_database, quiet_libraries
-    from optmerge.study.charter import CONFIG, exists, open_study
+    import optuna
 
-    quiet_libraries()
+    from optmerge.study.charter import CONFIG, exists, open_study
+    from optmerge.study.storage import open_storage
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     _refuse_missing(config.storage.url)
-    database = open_database(config)
+    database = open_storage(config.storage.url, patience=config.storage.beat)
     tracking = config.tracking
     if not named:
         return "/dashboard", tracking

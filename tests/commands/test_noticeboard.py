@@ -15,6 +15,7 @@ from optuna.artifacts import get_all_artifact_meta
 from optuna.trial import TrialState
 from optuna_dashboard import get_note, save_note
 from sqlalchemy import event
+from study.studies import begin, proposer, search
 
 from optmerge.commands import noticeboard
 from optmerge.commands.assembly import Assembly
@@ -29,7 +30,6 @@ from optmerge.study.result import EVALUATION
 from optmerge.study.slots import Ledger, Slot, slot_of
 from optmerge.study.trial_scores import RECIPE, SCORES, decode, encode
 from optmerge.study.worker import Outcome
-from study.studies import begin, proposer, search
 
 
 @dataclass
