@@ -75,7 +75,8 @@ def fill(url: str, genes: int, trials: int, name: str = NAME) -> int:
     declared = genes_of(genes)
     plan = Plan(population=POPULATION)
     settings: dict[str, Any] = {"study": {"trials": trials, "name": name}, "tracking": {"name": "none"}}
-    opened = found_study(database, name, identity={}, config=settings, plan=plan, starts=[])
+    identity = {"genes": {gene.name: [gene.kind, gene.low, gene.high, gene.start()] for gene in declared}}
+    opened = found_study(database, name, identity=identity, config=settings, plan=plan, starts=[])
     proposer = Sampler(cmaes, cmaes.Options()).proposer(declared, 0, [])
     last = -1
     matters = random.normal(size=genes) * (random.random(genes) < 0.05)  # a gene of twenty does

@@ -53,7 +53,6 @@ def post_note(opened: OpenStudy, folder: Path, url: str) -> None:
     standing = Standing(
         opened,
         running=len(opened.database.running(opened.study_id)),
-        command="python",
         where=setting_words(opened.study.study_name, folder, url),
         files={name: f"/artifacts/{opened.study_id}/{number}" for name, number in known.items()},
         told=opened.database.get_study_system_attrs(opened.study_id).get(_TOLD, {}),

@@ -19,7 +19,8 @@ from optmerge.tasks import Objective
 Leader = tuple[int, float]  # number of a trial, and its value
 
 MARK = "\n\n---\n\n*What you write below this line is kept.*\n"
-_BEST = 5  # trials that are listed
+_BEST, _KINDS = 5, 6  # trials and kinds of genes that are listed
+_GAP = "\N{EM SPACE}"  # the dashboard's tables have none between their columns
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,6 @@ class Standing:
     Attributes:
         opened: The study.
         running: Trials that run now.
-        command: How to start `python -m optmerge` from where the study lies.
         where: Settings that find the study, such as `study.name=NAME`.
         files: Name to address of the files that the study has.
         told: Name of a file to what it shows, for pictures.
@@ -39,7 +39,6 @@ class Standing:
 
     opened: OpenStudy
     running: int
-    command: str
     where: str
     files: Mapping[str, str] = field(default_factory=dict)
     told: Mapping[str, str] = field(default_factory=dict)
@@ -195,10 +194,12 @@ def genes_in_words(genes: Mapping[str, Sequence[Any]]) -> str:
     for name, (kind, low, high, *_) in genes.items():
         span = f" from {low:g} to {high:g}" if kind in ("float", "int") else f" ({kind})"
         kinds[f"`{name.rpartition('/')[2]}`{span}"] += 1
-    listed = ", ".join(f"{count} of {kind}" for kind, count in kinds.most_common(6))
-    more = f" and {len(kinds) - 6} kinds more" if len(kinds) > 6 else ""
-    example = f"; such as `{next(iter(genes))}`" if genes else ""
-    return f"{len(genes)}: {listed}{more}{example}" if genes else "none"
+    if not genes:
+        return "none"
+    listed = ", ".join(f"{count} of {kind}" for kind, count in kinds.most_common(_KINDS))
+    more = f" and {len(kinds) - _KINDS} kinds more" if len(kinds) > _KINDS else ""
+    count = f"{len(genes)}: " if len(kinds) > 1 else ""
+    return f"{count}{listed}{more}; such as `{next(iter(genes))}`"
 
 
 def _files(standing: Standing) -> Iterator[str]:
@@ -208,7 +209,7 @@ def _files(standing: Standing) -> Iterator[str]:
 
 
 def _next(standing: Standing) -> str:
-    run = f"{standing.command} -m optmerge"
+    run = "python -m optmerge"
     lines = [
         f"{run} status {standing.where}      # how far it is",
         f"{run} worker {standing.where}      # one more worker, from any machine that reaches the database",
@@ -220,7 +221,7 @@ def _next(standing: Standing) -> str:
 
 def _table(head: Sequence[str], rows: Any) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_plain(str(cell)) for cell in line) + " |" for line in lines)
+    return "\n".join("| " + f" | {_GAP}".join(_plain(str(cell)) for cell in line) + " |" for line in lines)
 
 
 def _plain(text: str) -> str:

@@ -4,7 +4,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
@@ -18,17 +18,14 @@ from optmerge.study.database import Database
 _TRIES, _PAUSE = 5, 0.3  # to create the tables, and seconds between
 
 
-Kind = TypeVar("Kind", bound=Database)
-
-
 def open_storage(
     url: str,
     *,
     patience: float = 600.0,
     beat: float = 15.0,
     grace: float = 60.0,
-    kind: Callable[..., Kind] = Database,  # type: ignore[assignment]
-) -> Kind:
+    kind: Callable[..., Database] = Database,
+) -> Database:
     """Open a study database, creating its tables where there are none.
 
     Args:
@@ -69,7 +66,7 @@ def open_storage(
     return storage
 
 
-def _created(create: Callable[[], Kind]) -> Kind:
+def _created(create: Callable[[], Database]) -> Database:
     """Open a database whose tables others may be creating at this very moment: who is second tries again."""
     for _ in range(_TRIES):
         try:
