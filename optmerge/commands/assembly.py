@@ -15,7 +15,6 @@ from optmerge.commands.policy import licence_lines, licences_of, refuse_what_for
 from optmerge.config import Config, options_of
 from optmerge.engines import Bench, Engine
 from optmerge.errors import UsageError
-from optmerge.flow.families import family_of
 from optmerge.models import (
     Adapter,
     Checkpoint,
@@ -321,6 +320,8 @@ def assemble(config: Config, plugins: Plugins, say: Say) -> Assembly:
 def _path_space(
     config: Config, path: PathSettings, nodes: Mapping[str, Node], checkpoints: Mapping[str, Checkpoint]
 ) -> PathSpace:
+    from optmerge.flow.families import family_of  # brings torch, which commands that only look do not need
+
     depths = {alias: depth(checkpoints[alias].names()) for alias in nodes}
     family_of(str(checkpoints[path.order[0]].config.get("model_type")))
     return PathSpace(path, nodes, depths, config.models.tokenizer, config.models.dtype)

@@ -54,6 +54,7 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
     Returns:
         The contents of result.json, and where the tracker has registered the winner.
     """
+    from optmerge.commands.noticeboard import Noticeboard
     from optmerge.reports.figure import draw_study
     from optmerge.reports.findings import Ending, read_responses
     from optmerge.reports.report import write_report
@@ -94,11 +95,13 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
     told = Ending(
         document, load_recipe(run.folder / BEST / RECIPE), task.problems("test"), read_responses(responses, document)
     )
-    write_report(run.opened, run.folder / REPORT, told)
+    written = write_report(run.opened, run.folder / REPORT, told)
     leave_card(document, result.winner.recipe, run.folder, run.folder / BEST)
     registered = run.tracker.finish(document, run.folder / BEST)
     # Written last: a study with a result is one that has nothing left to do.
     write_atomically(run.folder / RESULT, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    shown = [(figure.path, figure.alt) for figure in written.figures]
+    Noticeboard(run.assembly, run.opened, run.folder).end(shown)
     return document, registered
 
 

@@ -50,6 +50,24 @@ def dashboards(assembly: Assembly) -> Iterator[str]:
         yield f"watch the runs    {_program(name)} {rest}"
 
 
+def setting_words(study: str, folder: Path, url: str) -> str:
+    """The settings that find a study again, for people: without passwords.
+
+    Args:
+        study: Its name.
+        folder: Its own folder.
+        url: Where its database is.
+    """
+    from optmerge.study.storage import shown_url
+
+    words, home = [f"study.name={study}"], folder.parent
+    if str(home) != "studies":
+        words.append(f"study.folder={home}")
+    if url != f"sqlite:///{home}/studies.db":
+        words.append(f"storage.url={shown_url(url)}")
+    return " ".join(words)
+
+
 def _program(name: str) -> str:
     """How to call a program of this environment from here: by its name only where that finds this very one."""
     here = Path(sys.executable).parent
