@@ -187,7 +187,8 @@ class StudyConfig:
         selection: Whether the winner is chosen on validation, or is the best trial (`paper`).
         finalists: How many of the best trials race on validation.
         baselines: Whether naive merges are scored too.
-        keep_responses: Whether the responses of all trials are kept in the study's folder.
+        keep_responses: Whether the responses of all trials, and of what is judged at the end, are kept in the
+            study's folder.
         warm_start: Recipe files to begin with.
         stagnation: End after so many generations without a better trial; None never does.
         max_retries: How often a trial is tried again whose worker died.

@@ -111,13 +111,13 @@ def _problems(findings: Findings) -> Drawing | None:
 
 
 def _comparisons(findings: Findings) -> Iterator[Compared]:
-    """By the goal, and by another score that is a share, where merged model and sources have it."""
+    """By each objective, or by the goal and another score, where merged model and sources have it."""
     finished = findings.result is not None
     merged = _merged(findings)
-    goal = findings.goal.name
+    by = {goal.name: goal for goal in findings.objectives}
     parts = {name.partition("/")[0]: ~np.isnan(scores) for name, scores in merged.items() if "/" in name}
-    others = [name for name in sorted(merged) if name not in (goal, SORTING) and "/" not in name]
-    for metric in [goal, *others][: 1 + _OTHER_METRICS]:
+    others = [name for name in sorted(merged) if name not in (*by, SORTING) and "/" not in name]
+    for metric in [*by, *(others[:_OTHER_METRICS] if len(by) == 1 else ())]:
         models = [
             Model(name, kind, scores)
             for name, kind, of in _judged(findings)
@@ -126,10 +126,11 @@ def _comparisons(findings: Findings) -> Iterator[Compared]:
         if not models or models[0].kind != WINNER or not any(model.kind == SOURCE for model in models):
             continue
         known = np.concatenate([model.scores[~np.isnan(model.scores)] for model in models])
-        if metric != goal and not ((known >= 0) & (known <= 1)).all():
+        if metric not in by and not ((known >= 0) & (known <= 1)).all():
             continue
         what = "test problems" if finished else "search problems"
-        solved = who_solves(models, findings.goal if metric == goal else Objective(metric), parts)
+        of_parts = parts if metric == findings.goal.name else {}
+        solved = who_solves(models, by.get(metric, Objective(metric)), of_parts)
         yield Compared(metric, what, solved, draw_solved(solved, metric, what))
 
 

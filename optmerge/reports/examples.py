@@ -33,11 +33,11 @@ class Block:
 
 
 def examples_of(findings: Findings, compared: Sequence[Compared]) -> list[Block]:
-    """Some new problems and some lost ones, by the goal: from all over the split, not the first.
+    """Some new problems and some lost ones, by the goal or the first objective: from all over the split, not the first.
 
     Questions are there where the problems could be had, responses where the study kept them.
     """
-    if findings.result is None or not compared or compared[0].metric != findings.goal.name:
+    if findings.result is None or not compared:
         return []
     solved, problems = compared[0].solved, findings.ending.problems
     if len(problems) != solved.shares.shape[1]:

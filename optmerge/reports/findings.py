@@ -46,11 +46,13 @@ class Finalist:
 
     Attributes:
         trial: The trial.
-        scores: Its score of each of them, NaN where it left the race before.
+        scores: Its score of each of them, NaN where it left the race before, and for problems of guards.
+        problems: How many it would have answered without leaving.
     """
 
     trial: FrozenTrial
     scores: Scores
+    problems: int
 
     @property
     def mean(self) -> float:
@@ -62,7 +64,7 @@ class Finalist:
 
     @property
     def answered_all(self) -> bool:
-        return self.answered == len(self.scores)
+        return self.answered == self.problems
 
 
 @dataclass(frozen=True)
@@ -167,15 +169,15 @@ class Findings:
     @cached_property
     def finalists(self) -> list[Finalist]:
         """The trials that answered validation problems, best in the search first."""
-        found = []
-        seen: set[str] = set()
+        found: dict[str, tuple[FrozenTrial, Scores]] = {}
         for trial, _ in sorted(self.complete, key=lambda pair: -self.goal.sign * pair[1]):
             sha256 = str(trial.user_attrs.get(RECIPE))
             scores = self.final_scores("validation", sha256).get(self.goal.name)
-            if scores is not None and sha256 not in seen and not np.isnan(scores).all():
-                seen.add(sha256)
-                found.append(Finalist(trial, scores))
-        return found
+            if scores is not None and not np.isnan(scores).all():
+                found.setdefault(sha256, (trial, scores))
+        # Who wins has answered all.
+        most = max((int((~np.isnan(scores)).sum()) for _, scores in found.values()), default=0)
+        return [Finalist(trial, scores, most) for trial, scores in found.values()]
 
 
 def _goal(opened: OpenStudy, ending: Ending) -> Objective:

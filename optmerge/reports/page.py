@@ -27,7 +27,7 @@ from optmerge.reports.results import (
 from optmerge.reports.style import listed, plural
 from optmerge.reports.table import told_from_rivals
 from optmerge.study.slots import front_of
-from optmerge.tasks import Objective
+from optmerge.tasks import SORTING, Objective
 
 GENERATOR = '<meta name="generator" content="optmerge">'  # by it a report is known
 _TEMPLATE = "page.html.j2"
@@ -189,7 +189,7 @@ def _notes(findings: Findings) -> list[str]:
             f"The winner's folder was loaded and held against its path: {winner['agreement']['summary']}; run over the "
             f"sources' layers the path scores {shown} on test."
         )
-    others = {name: mean for name, mean in winner.get("means", {}).items() if name != findings.goal.name}
+    others = {name: mean for name, mean in winner.get("means", {}).items() if name not in (findings.goal.name, SORTING)}
     if others:
         shown = ", ".join(f"{name} {mean:.4g}" for name, mean in sorted(others.items()))
         notes.append(f"The winner's other means on test: {shown}.")

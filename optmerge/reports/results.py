@@ -139,7 +139,7 @@ def placed_finalists(findings: Findings) -> list[Placed]:
             one.trial.number,
             goal.shown(values[one.trial.number]),
             goal.shown(one.mean),
-            f"{one.answered} of {len(one.scores)}",
+            f"{one.answered} of {one.problems}",
             verdict(one.trial.number),
         )
         for one in order

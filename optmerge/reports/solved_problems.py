@@ -155,7 +155,8 @@ def draw_solved(solved: Solved, metric: str, what: str) -> Drawing:
     axes.spines[["top", "right"]].set_visible(True)
     axes.tick_params(axis="y", length=0)
     _mark_blocks(axes, solved, len(order))
-    axes.set_xlabel(f"{what}, sorted by who solves them ({metric}: dark is solved, white is not)")
+    shade = "the darker the better" if solved.threshold else "dark is solved, white is not"
+    axes.set_xlabel(f"{what}, sorted by who solves them ({metric}: {shade})")
     return Drawing(
         f"solved-{_file_name(metric)}",
         f"Who solves which of the {what} ({metric})",

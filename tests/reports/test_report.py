@@ -86,6 +86,7 @@ def test_a_finished_study_tells_winner_gap_guards_and_who_solves_what(finished: 
         "test 4 75.0%",
         f"-{100 * (best.value - 0.75):.1f} points",
         "2 new (50%), 1 inherited (25%), 1 lost (25%), 0 unsolved (0%)",
+        "5 of 5 chosen",
         "2 of 5 worse beyond chance",
         "trials complete 20",
         "trials pruned 4",
