@@ -164,6 +164,21 @@ COMMANDS = (
         ),
     ),
     Command(
+        name="dashboard",
+        summary="show a study and its runs in a browser, on this machine alone",
+        usage=("dashboard [study.name=NAME] [port=8080] [mlflow_port=5000] [genes=20]",),
+        examples=(
+            "dashboard study.name=demo-seed0",
+            "dashboard study.name=math_ja-seed0 storage.url_file=url.txt port=9000 genes=all",
+        ),
+        options=(
+            *STUDY,
+            Option("port=N", "of optuna-dashboard; another where that is taken"),
+            Option("mlflow_port=N", "of MLflow's pages"),
+            Option("genes=N|all", "so many genes of a study are shown, those that go most with the fitness"),
+        ),
+    ),
+    Command(
         name="show",
         summary="print the family tree of any model that optmerge has made",
         usage=("show MODEL|RECIPE|FILE [--json]",),
