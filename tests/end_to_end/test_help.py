@@ -111,9 +111,8 @@ def test_examples_are_understood_and_fail_only_for_what_is_not_here(
         return
     assert status == 2
     assert_one_message(printed.err)
-    assert any(reason in printed.err for reason in ("no study", "no problem file", "missing", "no such", "cannot")), (
-        printed
-    )
+    reasons = ("no study", "no problem file", "missing", "no such", "cannot", "there is no", "neither a folder")
+    assert any(reason in printed.err for reason in reasons), printed
 
 
 def test_choices_in_forms_are_those_that_there_are() -> None:
