@@ -6,7 +6,8 @@ Searches the demo's space on the demo's models, all pruners with the same seeds 
 Afterwards the best trial so far is scored on the test problems whenever it changed, and every trial that was beaten
 answers the rest of its problems, to see whether it was as good as those that survived. Counted are all problems that
 were answered in the search, those of the sources for stratifying included. What was measured stays: a second call adds
-to it. About three minutes a search on one core. Writes benchmarks/fitness/.
+to it. Seconds are those of the processor, so that other work on the machine matters less. About three minutes a
+search. Writes benchmarks/fitness/.
 """
 
 import argparse
@@ -202,7 +203,7 @@ def show(runs: Sequence[Mapping[str, Any]], target: float) -> None:
     table = Table(
         "pruner",
         f"answers to {target:.0%} on test",
-        "seconds to it",
+        "CPU seconds to it",
         "reached",
         "answers in all",
         "test at the end",

@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from optmerge.commands.rebuild import write_model
 from optmerge.config import Config
 from optmerge.recipe import RECIPE, PathNode, Recipe, load_recipe
 from optmerge.study.charter import OpenStudy
-from optmerge.study.slots import Ledger, counted
+from optmerge.study.slots import Ledger, counted, front_of
 
 BEST, RESULT, PICTURE, WINNER = "best", "result.json", "report.png", "winner.png"
 FRONT, FRONT_PICTURE = "front", "front.png"  # of several objectives
@@ -136,6 +136,7 @@ def _agreement(run: Run, recipe: Recipe) -> dict[str, Any]:
 
 def _judge(assembly: Assembly, opened: OpenStudy, judge: Any) -> Any:
     from optmerge.study.result import (
+        Compromise,
         Result,
         choose_winner,
         compromises,
@@ -150,16 +151,31 @@ def _judge(assembly: Assembly, opened: OpenStudy, judge: Any) -> Any:
     if not task.problems("validation"):
         baselines = {name: settings for name, settings in baselines.items() if len(settings) == 1}
     validate = config.study.selection == "validation"
-    several = task.objectives if len(task.objectives) > 1 else ()
-    best = compromises(opened.study, opened.plan, config.study.finalists) if several else []
+    front: list[Compromise] = []
+    if len(task.objectives) > 1:
+        finalists = compromises(opened.study, opened.plan, task.goal, config.study.finalists) if validate else []
+        best = front_of(counted(opened.study.get_trials(deepcopy=False)), opened.plan)
+        front = judge_front(judge, space, task.objectives, best, finalists)
     winner = choose_winner(
-        opened.study, judge, space, task.goal, config.study.finalists, by_validation=validate, among=best
+        opened.study, judge, space, task.goal, config.study.finalists, by_validation=validate, front=front
     )
-    front = judge_front(judge, space, several, best, validate=validate)
     sources = judge_sources(judge, {alias: space.source(alias) for alias in sorted(space.sources)})
     edits = space.ablations(winner.recipe)
     ablations = {name: judge.tested(recipe, f"winner, {name}") for name, recipe in edits.items()}
-    return Result(winner, sources, judge_baselines(judge, baselines), ablations, front)
+    naive = judge_baselines(judge, baselines)
+    others = _on_validation(judge, space, baselines, naive) if front and validate else {}
+    return Result(winner, sources, naive, ablations, front, others)
+
+
+def _on_validation(judge: Any, space: Any, baselines: Any, naive: Any) -> dict[str, Mapping[str, float]]:
+    """What sources and naive merges score there, to be compared with compromises of which few are ever tested."""
+    recipes = {f"source {alias}": space.source(alias) for alias in sorted(space.sources)}
+    recipes |= {name: baselines[name][found.setting] for name, found in naive.items()}
+    means = {}
+    for name, recipe in recipes.items():
+        judge.scores(recipe, "validation", name)
+        means[name] = judge.means(recipe, "validation")
+    return means
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -90,14 +90,15 @@ def evaluate(
     import numpy as np
 
     metrics = dict.fromkeys(metric for one in each for metric in one if metric != SORTING)
-    scores = {metric: bootstrap(np.array([one[metric] for one in each if metric in one])) for metric in metrics}
+    found = {metric: np.array([one.get(metric, np.nan) for one in each]) for metric in metrics}
+    scores = {metric: bootstrap(found, metric) for metric in metrics}
     table = Table(title=f"{model}: {config.task['name']}, {name}", title_justify="left")
     table.add_column("score")
     table.add_column("mean", justify="right")
     table.add_column("95% interval", justify="right")
-    goals = {goal.name: goal for goal in (*task.objectives, *(guard.goal for guard in task.guards))}
+    goals = {goal.name: goal for goal in (task.goal, *task.objectives, *(guard.goal for guard in task.guards))}
     for metric, score in scores.items():
-        shown = goals.get(metric, task.objectives[0]).shown
+        shown = goals.get(metric, task.goal).shown
         table.add_row(metric, shown(score.score), f"{shown(score.low)} to {shown(score.high)}")
     console.print(table)
     tokens = sum(response.tokens for response in responses)

@@ -12,7 +12,7 @@ from optmerge.commands.words import check_settings
 from optmerge.commands.worker import carried_config, named_study
 from optmerge.errors import UsageError
 from optmerge.study.charter import exists
-from optmerge.study.result import ranked
+from optmerge.study.result import compromises, ranked
 
 _BEST = 5  # so many trials of the old study begin the new one
 
@@ -46,7 +46,11 @@ def run_fork(overrides: Sequence[str], console: Console) -> None:
             raise UsageError(f"study {new} exists already; give the fork another name, as in as={old}-2")
         run_search(config, console)
         return
-    best = ranked(opened.study, opened.goal)[:_BEST]
+    order = ranked(opened.study, opened.goal)
+    if len(opened.objectives) > 1:
+        apart = compromises(opened.study, opened.plan, opened.goal, _BEST)
+        order = apart + [trial for trial in order if trial not in apart]
+    best = order[:_BEST]
     if not best:
         raise UsageError(f"study {old} has no trial that ran to the end, so there is nothing to begin from")
     before = carried_config(opened, here, where)

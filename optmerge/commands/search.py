@@ -307,7 +307,7 @@ def _known_study(assembly: Assembly, database: "Database") -> OpenStudy | None:
 
 def create_study(assembly: Assembly, database: "Database") -> OpenStudy:
     """Create the study of a configuration."""
-    from optmerge.study.charter import GOAL, OBJECTIVES, found_study
+    from optmerge.study.charter import found_study
     from optmerge.study.slots import Plan
 
     config, plugins = assembly.config, assembly.plugins
@@ -320,19 +320,16 @@ def create_study(assembly: Assembly, database: "Database") -> OpenStudy:
         maximize=tuple(goal.direction == "maximize" for goal in plugins.task.objectives),
         max_retries=config.study.max_retries,
     )
-    opened = found_study(
+    return found_study(
         database,
         str(config.study.name),
         identity=assembly.identity(),
         config=settings_to_keep(config),
         plan=plan,
         starts=starts,
+        goal=plugins.task.goal,
+        objectives=plugins.task.objectives,
     )
-    opened.study.set_user_attr(GOAL, dataclasses.asdict(plugins.task.goal))
-    if len(plugins.task.objectives) > 1:
-        opened.study.set_user_attr(OBJECTIVES, [dataclasses.asdict(goal) for goal in plugins.task.objectives])
-        opened.study.set_metric_names([goal.name for goal in plugins.task.objectives])
-    return opened
 
 
 def starting_genomes(assembly: Assembly) -> list[dict[str, Any]]:

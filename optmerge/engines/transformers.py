@@ -37,7 +37,7 @@ class Options:
         batch_size: Most requests answered at once; halved where memory runs out. By default as many as memory allows,
             which is found by trying; 256 on the CPU.
         continuous: Let a response take the place of one that has ended (`optmerge.engines.continuous`), where nothing
-            needs plain batches. By default on a CUDA GPU in 16 bits with flash attention installed.
+            needs plain batches. By default on a CUDA GPU in 16 bits with flash attention installed, unless compiled.
         compile: Compile what computes the next token in plain batches, over keys and values of fixed size; not for
             paths, each of which would be compiled anew. The first batches wait for the compiler.
         threads: Threads for work on the CPU. By default all cores, or one where the model is tiny: there, handing
@@ -62,6 +62,8 @@ def pick_device(options: Options) -> str:
     if options.threads is not None and options.threads < 1:
         raise UsageError(f"engine.threads must be at least 1, got {options.threads}")
     device = _device(options.device)
+    if options.compile and options.continuous:
+        raise UsageError("engine.compile=true: continuous batches are not compiled; leave engine.continuous out")
     if options.compile and device.startswith("cpu"):
         from optmerge.merge.kernels import cpp_compiler
 
@@ -122,8 +124,10 @@ class TransformersEngine:
         self._model = model
         self._state: dict[str, Any] = self._model.state_dict()
         self._layers: LiveLayers | None = None
-        wanted = continuous.attention_for(model) is not None if options.continuous is None else options.continuous
-        self._compiled = options.compile
+        wanted = options.continuous
+        if wanted is None:
+            wanted = continuous.attention_for(model) is not None and not options.compile
+        self._compiled, self._longest = options.compile, 0
         self._continuous = wanted and continuous.can_generate(model)
 
     def mount(self, candidate: "Candidate | LiveCandidate") -> None:
@@ -195,6 +199,8 @@ class TransformersEngine:
         before, responses = replace(limit), list[Response]()
         while waiting := alike[len(responses) :]:
             length = waiting[0].length
+            if self._compiled:  # keys and values are then as long as the longest ever
+                length = self._longest = max(self._longest, length)
             most = limit.fitting(length)
             ends = list(itertools.accumulate(len(one.rows) for one in waiting))
             batch = waiting[: max(1, bisect.bisect_right(ends, most))]

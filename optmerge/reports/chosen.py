@@ -173,7 +173,7 @@ def _front(findings: Findings) -> Drawing | None:
     if len(objectives) < 2:
         return None
     front = {trial.number: trial.values for trial in front_of(findings.trials, findings.opened.plan)}
-    held_out = held_out_of(findings.result) if findings.result is not None and "front" in findings.result else None
+    held_out = held_out_of(findings.result) if findings.result is not None else None
     return pareto_front(objectives, points_of(findings.trials), front, held_out)
 
 

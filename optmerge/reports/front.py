@@ -26,9 +26,9 @@ class HeldOut:
 
     Attributes:
         front: Trial number to its means on validation.
-        sources: Alias to its means on test.
-        baselines: Name to its means on test.
-        winner: The winner's means on test.
+        sources: Alias to its means on validation.
+        baselines: Name to its means on validation.
+        winner: The winner's means on validation.
     """
 
     front: Mapping[int, Means] = field(default_factory=dict)
@@ -37,13 +37,17 @@ class HeldOut:
     winner: Means | None = None
 
 
-def held_out_of(result: Mapping[str, Any]) -> HeldOut:
-    """What result.json says of them."""
+def held_out_of(result: Mapping[str, Any]) -> HeldOut | None:
+    """What result.json says of them; nothing where the winner was not chosen on validation."""
+    if "others_on_validation" not in result:
+        return None
+    front = {one["trial"]: one["validation"] for one in result["front"] if "validation" in one}
+    others = result["others_on_validation"]
     return HeldOut(
-        {one["trial"]: one["validation"] for one in result["front"] if "validation" in one},
-        {alias: entry["means"] for alias, entry in result["sources"].items()},
-        {name: entry["means"] for name, entry in result["baselines"].items()},
-        result["winner"]["means"],
+        front,
+        {name.removeprefix("source "): means for name, means in others.items() if name.startswith("source ")},
+        {name: means for name, means in others.items() if not name.startswith("source ")},
+        front.get(result["winner"]["trial"]),
     )
 
 
@@ -99,7 +103,7 @@ def pareto_front(
             if axes.get_legend_handles_labels()[0]:
                 axes.legend(fontsize=8)
     caption = "Left: trials on the search problems; no trial is better than one on the line in everything." + (
-        " Right: on problems that the search did not see." if held_out else ""
+        " Right: finalists of it, sources and naive merges on the validation problems." if held_out else ""
     )
     names = " and ".join(goal.name for goal in objectives)
     title = f"The best compromises between {names}"
@@ -128,9 +132,9 @@ def _search(
 
 def _held_out(axes: "Axes", known: HeldOut, across: str, up: str) -> None:
     groups: list[tuple[str, Mapping[Any, Means], dict[str, Any], bool]] = [
-        ("front, on validation", known.front, {"marker": "o", "color": DARK, "s": 34}, False),
-        ("sources, on test", known.sources, {"marker": "s", "color": ROSE, "s": 40, "edgecolors": EDGE}, True),
-        ("naive merges, on test", known.baselines, {"marker": "^", "color": PALE, "s": 44, "edgecolors": EDGE}, True),
+        ("front", known.front, {"marker": "o", "color": DARK, "s": 34}, False),
+        ("sources", known.sources, {"marker": "s", "color": ROSE, "s": 40, "edgecolors": EDGE}, True),
+        ("naive merges", known.baselines, {"marker": "^", "color": PALE, "s": 44, "edgecolors": EDGE}, True),
     ]
     for label, means, look, named in groups:
         if means:
@@ -139,8 +143,8 @@ def _held_out(axes: "Axes", known: HeldOut, across: str, up: str) -> None:
             axes.annotate(str(name), (m[across], m[up]), xytext=(5, 3), textcoords="offset points", fontsize=8)
     if known.winner is not None:
         star: dict[str, Any] = {"marker": "*", "s": 190, "color": GOLD, "edgecolors": BLACK, "zorder": 4}
-        axes.scatter(known.winner[across], known.winner[up], label="winner, on test", **star)
-    axes.set(title="Held out")
+        axes.scatter(known.winner[across], known.winner[up], label="winner", **star)
+    axes.set(title="Validation")
 
 
 def _alt(
@@ -157,7 +161,7 @@ def _alt(
             text += f"Best in {goal.name}: trial {number} with {_values(objectives, front[number])}. "
     if held_out is not None and held_out.winner is not None:
         means = [held_out.winner[goal.name] for goal in objectives]
-        text += f"The winner on test: {_values(objectives, means)}. "
+        text += f"The winner on validation: {_values(objectives, means)}. "
         best = {
             goal.name: max(held_out.sources, key=lambda alias: goal.sign * held_out.sources[alias][goal.name])
             for goal in objectives

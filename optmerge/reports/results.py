@@ -11,6 +11,7 @@ from optmerge.reports.findings import Findings
 from optmerge.reports.style import BLACK, DARK, EDGE, FAINT, GOLD, PALE, ROSE, WIDTH, percent_axis
 from optmerge.reports.table import winner_name
 from optmerge.study.interval import Score, bootstrap
+from optmerge.study.trial_scores import SCORES, decode
 from optmerge.tasks import Objective
 
 WINNER, SOURCE, BASELINE, ABLATION = "winner", "source", "naive merge", "ablation"
@@ -99,18 +100,18 @@ def winners_gap(findings: Findings) -> list[Seen]:
         return []
     trial, value = findings.best
     goal = findings.goal
-    found = [("search", findings.matrix.get(trial.number))]
+    found = [("search", {name: decode(kept) for name, kept in trial.user_attrs.get(SCORES, {}).items()})]
     if findings.result is not None:
         sha256 = findings.result["winner"]["recipe_sha256"]
-        found += [(s, findings.final_scores(s, sha256).get(goal.name)) for s in ("validation", "test")]
+        found += [(split, dict(findings.final_scores(split, sha256))) for split in ("validation", "test")]
     rows = []
     for split, scores in found:
-        known = None if scores is None else scores[~np.isnan(scores)]
-        if known is None or not len(known):
+        known = int((~np.isnan(scores[goal.name])).sum()) if goal.name in scores else 0
+        if not known:
             continue
-        score = bootstrap(known)
+        score = bootstrap(scores, goal.name)
         fallen = "" if split == "search" else shown_difference(score.score - value, share=goal.share)
-        rows.append(Seen(split, score, len(known), fallen))
+        rows.append(Seen(split, score, known, fallen))
     return rows
 
 

@@ -78,7 +78,7 @@ def print_result(console: Console, result: Mapping[str, Any]) -> None:
 def _print_front(console: Console, result: Mapping[str, Any], goal: Objective) -> None:
     """Print the best compromises between several objectives."""
     objectives = [Objective(**one) for one in result["objectives"]]
-    table = Table(title="Pareto front: none of these is better than another in everything", title_justify="left")
+    table = Table(title="Pareto front: in the search none is better than another in everything", title_justify="left")
     table.add_column("model")
     for objective in objectives:
         less = "" if objective.direction == "maximize" else ", less is better"
@@ -91,10 +91,11 @@ def _print_front(console: Console, result: Mapping[str, Any], goal: Objective) -
         cells = [objective.shown(one[split][objective.name]) for objective in objectives]
         table.add_row(f"trial {one['trial']}{mark}", *cells, split)
     table.add_section()
-    tested = {f"source {alias}": entry["means"] for alias, entry in result["sources"].items()}
-    tested |= {name: entry["means"] for name, entry in result["baselines"].items()}
-    for label, means in {**tested, "winner": result["winner"]["means"]}.items():
-        table.add_row(label, *(objective.shown(means[objective.name]) for objective in objectives), "test")
+    for label, means in result.get("others_on_validation", {}).items():
+        table.add_row(label, *(objective.shown(means[objective.name]) for objective in objectives), "validation")
+    table.add_section()
+    means = result["winner"]["means"]
+    table.add_row("winner", *(objective.shown(means[objective.name]) for objective in objectives), "test")
     console.print(table)
     console.print(
         f"The winner is the one with the highest {goal.name}, which weighs the objectives; the others' recipes are in "

@@ -1,7 +1,7 @@
 """What a study carries, so that a worker which knows no more than the database can join it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
@@ -63,6 +63,8 @@ def found_study(
     config: Mapping[str, Any],
     plan: Plan,
     starts: Sequence[Mapping[str, Any]],
+    goal: Objective | None = None,
+    objectives: Sequence[Objective] = (),
 ) -> OpenStudy:
     """Create a study, or open the one that another process has just created.
 
@@ -73,6 +75,8 @@ def found_study(
         config: The configuration that it is to carry.
         plan: How the search is to proceed.
         starts: Genomes to begin with.
+        goal: The score that its results are told in.
+        objectives: What is searched for, where that is more than one score.
 
     Raises:
         UsageError: If there is a study of that name that is none of ours.
@@ -96,6 +100,11 @@ def found_study(
     )
     database.set_study_system_attr(study_id, STARTS, [dict(start) for start in starts])
     database.set_study_user_attr(study_id, CONFIG, dict(config))
+    if goal is not None:
+        database.set_study_user_attr(study_id, GOAL, asdict(goal))
+    if len(objectives) > 1:
+        database.set_study_user_attr(study_id, OBJECTIVES, [asdict(objective) for objective in objectives])
+        study.set_metric_names([objective.name for objective in objectives])
     told = config.get("study", {})
     database.set_control(study_id, trials=told.get("trials", 0), stagnation=told.get("stagnation"), stop=False, since=0)
     check_identity(study, identity)  # last: a study with an identity is whole

@@ -1,5 +1,6 @@
 """How sure a score is."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +18,21 @@ class Score:
     high: float
 
 
-def bootstrap(scores: NDArray[np.float64]) -> Score:
+def bootstrap(scores: Mapping[str, NDArray[np.float64]], metric: str) -> Score:
     """Mean over problems with its 95% percentile bootstrap interval (Efron and Tibshirani, 1993, chapter 13).
 
     Args:
-        scores: One score a problem.
+        scores: Metric to one score a problem, NaN where it has none. Problems with the same metrics are of one part of
+            a composite task. How many there are of each part is no matter of chance, so they are drawn within it.
+        metric: Of which the mean is wanted.
     """
-    resampled = np.random.default_rng(0).integers(len(scores), size=(_RESAMPLES, len(scores)))
-    low, high = np.percentile(scores[resampled].mean(axis=1), (2.5, 97.5))
-    return Score(float(scores.mean()), float(low), float(high))
+    own, rng = scores[metric], np.random.default_rng(0)
+    has = np.array([~np.isnan(each) for each in scores.values()])[:, ~np.isnan(own)]
+    own = own[~np.isnan(own)]
+    _, parts = np.unique(has, axis=1, return_inverse=True)
+    sums = np.zeros(_RESAMPLES)
+    for part in range(int(parts.max()) + 1):
+        drawn = own[parts.ravel() == part]
+        sums += drawn[rng.integers(len(drawn), size=(_RESAMPLES, len(drawn)))].sum(axis=1)
+    low, high = np.percentile(sums / len(own), (2.5, 97.5))
+    return Score(float(own.mean()), float(low), float(high))

@@ -36,13 +36,8 @@ class Memory:
                     response = record["response"]
                     lists = {name: tuple(value) for name, value in response.items() if isinstance(value, list)}
                     self._known[record["id"]] = Response(**{**response, **lists})
-                except (
-                    ValueError,
-                    KeyError,
-                    TypeError,
-                    AttributeError,
-                ):  # the last line of a worker that died while it wrote
-                    continue
+                except (ValueError, KeyError, TypeError, AttributeError):
+                    continue  # the last line of a worker that died while it wrote
 
     def get(self, problem: Problem) -> Response | None:
         return self._known.get(problem.id)

@@ -182,7 +182,7 @@ class Objective:
         asked = np.arange(count)
         if self.sample is not None:
             asked = np.random.default_rng([self.seed, slot.generation]).permutation(count)[: self.sample]
-        sizes = self.pruner.batch_sizes(len(asked))
+        sizes = self.pruner.batch_sizes(len(asked)) if len(self.task.objectives) == 1 else [len(asked)]
         return dealt(asked, self.ease, sizes, np.random.default_rng([self.seed, slot.generation, _ORDER]))
 
 

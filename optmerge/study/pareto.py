@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 Point = Sequence[float]
 
 
@@ -13,19 +15,22 @@ def covers(one: Point, other: Point) -> bool:
 
 def front(points: Sequence[Point]) -> list[int]:
     """The Pareto front: positions of the points that nothing else is better than; of equal points the first."""
-    return [
-        i
-        for i, point in enumerate(points)
-        if not any(covers(other, point) and (not covers(point, other) or j < i) for j, other in enumerate(points))
-    ]
+    values = np.array(points, dtype=np.float64)
+    found = []
+    for i, point in enumerate(values):
+        as_good = np.flatnonzero((values >= point).all(axis=1))
+        if not (values[as_good] > point).any() and as_good[0] == i:
+            found.append(i)
+    return found
 
 
-def spread(points: Sequence[Point], count: int) -> list[int]:
-    """So many points that are far apart, the ends of every objective first, by crowding distance (Deb et al., 2002).
+def spread(points: Sequence[Point], count: int, first: int) -> list[int]:
+    """So many points that are far apart, by crowding distance (Deb et al., 2002).
 
     Args:
         points: A Pareto front.
-        count: How many.
+        count: How many; at least one.
+        first: The position of one that is to be among them; after it come the ends of every objective.
 
     Returns:
         Their positions, in order.
@@ -39,5 +44,5 @@ def spread(points: Sequence[Point], count: int) -> list[int]:
             distance[order[0]] = distance[order[-1]] = math.inf
             for before, i, after in zip(order, order[1:], order[2:], strict=False):
                 distance[i] += (points[after][objective] - points[before][objective]) / (width or 1.0)
-        kept.remove(min(reversed(kept), key=distance.__getitem__))
+        kept.remove(min((i for i in reversed(kept) if i != first), key=distance.__getitem__))
     return kept

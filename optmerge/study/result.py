@@ -65,7 +65,7 @@ class Compromise:
         trial: Its number.
         recipe: Its recipe.
         search: Objective to its value in the search.
-        validation: Objective to its mean on validation; empty for those that were no finalists.
+        validation: Score to its mean on validation, the goal's too; empty for those that were no finalists.
     """
 
     trial: int
@@ -120,6 +120,7 @@ class Result:
     baselines: Mapping[str, Baseline]
     ablations: Mapping[str, Tested]
     front: Sequence[Compromise] = ()
+    others_on_validation: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 class Judge:
@@ -174,8 +175,7 @@ class Judge:
     ) -> NDArray[np.float64]:
         """As `scores`, NaN but for the problems at some positions, and others that were answered before."""
         metric, problems = self._task.goal.name, self._task.problems(split)
-        key = f"{EVALUATION}:{split}{'' if folded else ':path'}:{recipe.sha256}"
-        kept = {name: decode(scores) for name, scores in self._study.user_attrs.get(key, {}).items()}
+        key, kept = _key(split, recipe, folded=folded), self._kept(split, recipe, folded=folded)
         evaluation = Evaluation(kept)
         unseen = evaluation.unseen() if kept else np.ones(len(problems), dtype=bool)
         wanted = [i for i in positions if unseen[i]]
@@ -243,8 +243,12 @@ class Judge:
 
     def test(self, recipe: Recipe, label: str, *, folded: bool = True) -> Score:
         """The goal's mean on test, with its interval."""
-        scores = self.scores(recipe, "test", label, folded=folded)
-        return bootstrap(scores[~np.isnan(scores)])
+        self.scores(recipe, "test", label, folded=folded)
+        return bootstrap(self._kept("test", recipe, folded=folded), self._task.goal.name)
+
+    def _kept(self, split: str, recipe: Recipe, *, folded: bool = True) -> dict[str, NDArray[np.float64]]:
+        kept = self._study.user_attrs.get(_key(split, recipe, folded=folded), {})
+        return {name: decode(scores) for name, scores in kept.items()}
 
     def tested(self, recipe: Recipe, label: str) -> Tested:
         """All that a recipe scores on test."""
@@ -252,8 +256,12 @@ class Judge:
 
     def means(self, recipe: Recipe, split: Literal["validation", "test"]) -> dict[str, float]:
         """The mean of every score on a split that was answered before."""
-        kept = self._study.user_attrs[f"{EVALUATION}:{split}:{recipe.sha256}"]
-        return {name: float(np.nanmean(decode(scores))) for name, scores in kept.items()}
+        return {name: float(np.nanmean(scores)) for name, scores in self._kept(split, recipe).items()}
+
+
+def _key(split: str, recipe: Recipe, *, folded: bool) -> str:
+    """The study's user attribute that keeps what a recipe scores on a split."""
+    return f"{EVALUATION}:{split}{'' if folded else ':path'}:{recipe.sha256}"
 
 
 def final_responses(folder: Path, judged: str) -> Path:
@@ -277,30 +285,42 @@ def ranked(study: optuna.Study, goal: Objective) -> list[FrozenTrial]:
     return [trial for trial, _ in order]
 
 
-def compromises(study: optuna.Study, plan: Plan, most: int) -> list[FrozenTrial]:
-    """Trials of a search for several objectives that none is better than, so many that are far apart."""
-    best = front_of(counted(study.get_trials(deepcopy=False)), plan)
-    points = [plan.fitness(trial) or () for trial in best]
-    return [best[i] for i in spread(points, most)]
+def compromises(study: optuna.Study, plan: Plan, goal: Objective, most: int) -> list[FrozenTrial]:
+    """So many trials of a Pareto front, far apart, the best by the goal among them; none if all break guards."""
+    front = front_of(counted(study.get_trials(deepcopy=False)), plan)
+    if not front:
+        return []
+    best = max(range(len(front)), key=lambda i: goal.sign * (value_of(front[i], goal) or 0.0))
+    return [front[i] for i in spread([plan.fitness(trial) or () for trial in front], most, first=best)]
 
 
 def judge_front(
-    judge: Judge, space: SearchSpace, objectives: Sequence[Objective], trials: Sequence[FrozenTrial], *, validate: bool
+    judge: Judge,
+    space: SearchSpace,
+    goals: Sequence[Objective],
+    front: Sequence[FrozenTrial],
+    finalists: Sequence[FrozenTrial],
 ) -> list[Compromise]:
-    """Every one of some compromises on validation; one that cannot be run is left out."""
+    """The Pareto front of a search for several objectives, its finalists on validation.
+
+    Args:
+        judge: Scores.
+        space: Decodes.
+        goals: The objectives.
+        front: All trials of the front.
+        finalists: Those that are scored on validation; one that cannot be run is left out.
+    """
     judged = []
-    for trial in trials:
-        recipe = space.decode(trial.params)
-        found: dict[str, float] = {}
-        if validate:
+    for trial in front:
+        recipe, found = space.decode(trial.params), dict[str, float]()
+        if trial in finalists:
             try:
                 judge.scores(recipe, "validation", f"trial {trial.number}")
             except OptmergeError as error:
                 log.warning("trial %d is left out: %s", trial.number, error)
                 continue
-            means = judge.means(recipe, "validation")
-            found = {goal.name: means[goal.name] for goal in objectives}
-        search = {goal.name: value for goal, value in zip(objectives, trial.values, strict=True)}
+            found = judge.means(recipe, "validation")
+        search = {goal.name: value for goal, value in zip(goals, trial.values, strict=True)}
         judged.append(Compromise(trial.number, recipe, search, found))
     return judged
 
@@ -313,7 +333,7 @@ def choose_winner(
     finalists: int,
     *,
     by_validation: bool,
-    among: Sequence[FrozenTrial] = (),
+    front: Sequence[Compromise] = (),
 ) -> Winner:
     """The winner: of so many finalists the one best on validation, or simply the best trial of the search.
 
@@ -324,17 +344,20 @@ def choose_winner(
         goal: What the winner is best at.
         finalists: How many there are.
         by_validation: Not simply the best trial.
-        among: The finalists are to be of these; of all trials by default.
+        front: Of several objectives, the compromises, of which those that were scored on validation are the finalists.
 
     Raises:
         OptmergeError: If no trial answered every problem.
     """
-    numbers = {trial.number for trial in among}
-    order = [trial for trial in ranked(study, goal) if not numbers or trial.number in numbers]
+    order = ranked(study, goal)
     if not order:
         raise OptmergeError("no trial ran to the end, so there is no winner; raise study.trials and run again")
-    number, best = order[0].number, None
-    if by_validation:
+    number, best, validation = order[0].number, None, None
+    validated = [one for one in front if one.validation]
+    if validated:  # to trade one objective for another is no defeat, so they do not race
+        highest = max(validated, key=lambda one: goal.sign * one.validation[goal.name])
+        number, validation = highest.trial, highest.validation[goal.name]
+    elif by_validation:
         # Of trials with the same recipe one is enough.
         recipes: dict[str, Recipe] = {}
         feasible = [trial for trial in order if not violation(trial)]
@@ -345,13 +368,12 @@ def choose_winner(
             if len(recipes) == finalists:
                 break
         best = judge.best(recipes, "trial")
-        number = int(best.name)
+        number, validation = int(best.name), best.score
     trial = next(trial for trial in order if trial.number == number)
     recipe = space.decode(trial.params)
     path_test = None
     if isinstance(recipe.root, PathNode):
         path_test = judge.test(recipe, "winner, not folded", folded=False)
-    validation = best.score if best else None
     test = judge.test(recipe, "winner")
     broken = {name: value for name, value in trial.constraints.items() if value > 0}
     search, means = value_of(trial, goal) or 0.0, judge.means(recipe, "test")
@@ -413,6 +435,7 @@ def as_json(
         "baselines": {name: asdict(baseline) for name, baseline in result.baselines.items()},
         "ablations": {name: asdict(tested) for name, tested in result.ablations.items()},
         **({"front": [_compromise(one) for one in result.front]} if result.front else {}),
+        **({"others_on_validation": dict(result.others_on_validation)} if result.others_on_validation else {}),
         "trials": states,
         "problem_evaluations": sum(trial.user_attrs.get(PROBLEMS, 0) for trial in trials) + asked_of_sources(study),
         "problem_evaluations_unpruned": (states["complete"] + states["pruned"]) * search_problems,

@@ -97,7 +97,8 @@ class Proposer:
         self._starts = starts
         built = sampler.module.build(sampler.options, self.genes, seed)
         self._of_slots = built if isinstance(built, SlotSampler) else None
-        self.population = self._of_slots.population if self._of_slots else _BLOCK
+        own = self._of_slots.population if self._of_slots else getattr(sampler.options, "population", None)
+        self.population: int = own or _BLOCK
         self.lag: int | None = self._of_slots.lag if self._of_slots else None
 
     def arrangement(self, workers: int) -> tuple[int, int | None]:

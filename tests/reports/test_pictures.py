@@ -250,7 +250,7 @@ def test_a_front_tells_the_best_of_each_objective() -> None:
         "3 trials, 2 on the Pareto front",
         "Best in acc_ja: trial 3 with acc_ja 90.0%, bits 2",
         "Best in bits: trial 8 with acc_ja 50.0%, bits 1",
-        "winner on test: acc_ja 85.0%, bits 2.1",
+        "winner on validation: acc_ja 85.0%, bits 2.1",
         "Best sources: acc_ja ja 10.0%",
     ):
         assert text in drawing.alt

@@ -41,15 +41,35 @@ def test_what_has_seen_more_of_all_is_surer() -> None:
     assert found[-1] == pytest.approx(sum(chances[9:]) + chances[8] / 2, rel=0.02)
 
 
-def test_graded_scores_have_the_finite_population_correction() -> None:
-    """Far from the end the test is Wilcoxon's; near it a small deficit is decisive."""
+def test_graded_scores_are_compared_by_the_mean_of_their_differences() -> None:
+    """Differences of -1, -2, -3, -4: mean -2.5, standard error 0.6455, t of three degrees of freedom -3.873."""
+    found = paired_p_value(np.array([0.0, 0, 0, 0]), np.array([1.0, 2, 3, 4]))
+    assert found == pytest.approx(0.0152, abs=1e-4)  # as tables have it
+
+
+def test_with_a_share_unseen_the_standard_error_is_that_much_less() -> None:
     rng = np.random.default_rng(3)
     reference = rng.random(60)
     candidate = reference - 0.02 + 0.1 * rng.standard_normal(60)
     plain = paired_p_value(candidate, reference)
-    assert paired_p_value(candidate, reference, of=10**6) == pytest.approx(plain, rel=0.02)
+    assert paired_p_value(candidate, reference, of=10**6) == pytest.approx(plain, rel=1e-3)
     assert paired_p_value(candidate, reference, of=70) < paired_p_value(candidate, reference, of=120) < plain
     assert paired_p_value(candidate, reference, of=60) == 0.0
+
+
+@pytest.mark.parametrize(("by", "expected"), [(-0.25, 0.0), (0.25, 1.0)])
+def test_what_differs_by_the_same_everywhere_is_clear(by: float, expected: float) -> None:
+    reference = np.arange(8.0)
+    assert paired_p_value(reference + by, reference) == expected
+
+
+def test_many_small_losses_for_a_few_large_gains_are_no_defeat() -> None:
+    """A candidate that is a little worse on most problems and much better on some has the higher mean."""
+    reference = np.full(100, 0.5)
+    candidate = reference - 0.01
+    candidate[:10] = 0.75
+    assert candidate.mean() > reference.mean()
+    assert paired_p_value(candidate, reference, of=200) > 0.5
 
 
 @pytest.mark.parametrize("graded", [False, True])
@@ -59,8 +79,9 @@ def test_equals_are_called_worse_about_as_often_as_the_level_says(seen: int, gra
     rng, level, runs = np.random.default_rng(seen), 0.1, 2000
     differences = np.r_[np.ones(40), -np.ones(40), np.zeros(120)]
     if graded:
-        differences = differences * np.r_[rng.random(40), rng.random(40), np.zeros(120)]
-        differences[:40] *= -differences[40:80].sum() / differences[:40].sum()
+        # Gains of any size; losses all alike and more.
+        differences = np.r_[rng.random(40) ** 3, -0.1 * np.ones(100), np.zeros(60)]
+        differences[:40] *= -differences[40:].sum() / differences[:40].sum()
     called = 0
     for _ in range(runs):
         drawn = rng.permutation(differences)[:seen]

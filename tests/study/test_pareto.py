@@ -35,14 +35,21 @@ def test_the_front_of_random_points_is_that_of_its_definition(objectives: int) -
 
 def test_those_far_apart_are_kept_and_so_are_the_ends() -> None:
     points = [(0, 10), (1, 9), (1.1, 8.9), (1.2, 8.8), (5, 5), (10, 0)]
-    assert spread(points, 6) == [0, 1, 2, 3, 4, 5]
-    assert spread(points, 2) == [0, 5]
-    kept = spread(points, 4)
+    assert spread(points, 6, first=0) == [0, 1, 2, 3, 4, 5]
+    assert spread(points, 2, first=0) == [0, 5]
+    kept = spread(points, 4, first=0)
     assert {0, 4, 5} < set(kept) and len(kept) == 4
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_the_one_that_is_to_be_kept_is(count: int) -> None:
+    points = [(0, 10), (1, 9), (1.1, 8.9), (1.2, 8.8), (5, 5), (10, 0)]
+    kept = spread(points, count, first=2)
+    assert 2 in kept and len(kept) == count
 
 
 def test_objectives_of_any_scale_count_alike() -> None:
     points = [(0, 10), (2, 9), (4, 6), (7, 5), (10, 0)]
     for one, other in itertools.product((1, 1000), repeat=2):
         scaled = [(x * one, y * other) for x, y in points]
-        assert spread(scaled, 3) == spread(points, 3)
+        assert spread(scaled, 3, first=0) == spread(points, 3, first=0)

@@ -1,8 +1,8 @@
 """Racing: stop a trial that is worse than a reference on the problems both have seen, beyond chance.
 
 A partial mean says little: it depends on which problems came first. So a trial is compared with one reference trial
-problem by problem, on those it has seen, by a one-sided paired test: McNemar's where scores are 0 or 1, Wilcoxon's
-signed-rank test otherwise. The search ranks trials by what they score on these very problems, so what is tested is
+problem by problem, on those it has seen, by a one-sided paired test: McNemar's where scores are 0 or 1, Student's
+otherwise. The search ranks trials by what they score on these very problems, so what is tested is
 whether the trial can still draw level on them, not whether it is worse in general: with most problems seen, little can
 change, and both tests allow for that (`optmerge.study.paired_test`). The reference is not the best trial, which was
 lucky on these very problems, but the last that CMA-ES would still learn from: the middle of the last closed generation
