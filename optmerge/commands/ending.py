@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 from optmerge.commands.assembly import Assembly, Run
 from optmerge.commands.rebuild import write_model
 from optmerge.config import Config
-from optmerge.recipe import RECIPE, PathNode, Recipe
+from optmerge.recipe import RECIPE, PathNode, Recipe, node_sha256
 from optmerge.study.charter import OpenStudy
 from optmerge.study.slots import Ledger, counted
 
@@ -53,6 +53,7 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
     """
     from optmerge.reports.figure import draw_study
     from optmerge.reports.winner import draw_winner
+    from optmerge.study.judged import judged
     from optmerge.study.result import Judge, as_json, trial_seconds
 
     config, task = run.assembly.config, run.assembly.plugins.task
@@ -81,7 +82,10 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
         document["objectives"] = [asdict(objective) for objective in task.objectives]
         _keep_front(document, result.front, trials, run.folder)
     draw_winner(result.winner.recipe, run.folder / WINNER)
-    registered = run.tracker.finish(document, run.folder / BEST)
+    space = run.assembly.space
+    sources = {space.source(alias).sha256: node_sha256(node) for alias, node in space.sources.items()}
+    answered = judged(run.study, result.winner.trial, trials, sources)
+    registered = run.tracker.finish(document, run.folder / BEST, answered)
     # Written last: a study with a result is one that has nothing left to do.
     write_atomically(run.folder / RESULT, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     return document, registered

@@ -26,7 +26,7 @@ from optmerge.tasks import Objective, Task
 log = logging.getLogger(__name__)
 
 _LOOKS, _LEVEL = 4, 0.05  # at a race of finalists: how often, and the chance of dismissing an equal in all of them
-_EVALUATION = "evaluation"  # prefix of the study's user attributes that keep final scores
+EVALUATION = "evaluation"  # prefix of the study's user attributes that keep final scores
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class Judge:
     ) -> NDArray[np.float64]:
         """As `scores`, NaN but for the problems at some positions, and others that were answered before."""
         metric, problems = self._task.goal.name, self._task.problems(split)
-        key = f"{_EVALUATION}:{split}{'' if folded else ':path'}:{recipe.sha256}"
+        key = f"{EVALUATION}:{split}{'' if folded else ':path'}:{recipe.sha256}"
         kept = {name: decode(scores) for name, scores in self._study.user_attrs.get(key, {}).items()}
         evaluation = Evaluation(kept)
         unseen = evaluation.unseen() if kept else np.ones(len(problems), dtype=bool)
@@ -231,7 +231,7 @@ class Judge:
 
     def means(self, recipe: Recipe, split: Literal["validation", "test"]) -> dict[str, float]:
         """The mean of every score on a split that was answered before."""
-        kept = self._study.user_attrs[f"{_EVALUATION}:{split}:{recipe.sha256}"]
+        kept = self._study.user_attrs[f"{EVALUATION}:{split}:{recipe.sha256}"]
         return {name: float(np.nanmean(decode(scores))) for name, scores in kept.items()}
 
 
