@@ -104,5 +104,6 @@ def judged(study: optuna.Study, winner: int, trials: Sequence[FrozenTrial], sour
     finalists = [Finalist(trial, found) for trial in once if (found := scores("validation", trial))]
     of_winner = {split: found for split in SPLITS if (found := scores(split, by_number[winner]))}
     prefix = f"{EVALUATION}:test:"
-    tested = {key.removeprefix(prefix) for key in kept if key.startswith(prefix)}
+    # With a colon: a path that was run over its sources' layers, which is folded a model that was tested as well.
+    tested = {sha256 for key in kept if key.startswith(prefix) and ":" not in (sha256 := key.removeprefix(prefix))}
     return Judged(of_winner, finalists, sorted(sources.get(sha256, sha256) for sha256 in tested))

@@ -7,7 +7,7 @@ from pathlib import Path
 import optmerge
 
 
-def code_version() -> dict[str, str]:
+def version_tags() -> dict[str, str]:
     """The version of the package, and of a checkout its commit, under the name that MLflow shows as the version."""
     tags = {"optmerge.version": importlib.metadata.version("optmerge")}
     root = Path(optmerge.__file__).parents[1]

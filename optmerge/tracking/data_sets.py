@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _DIGEST = 36  # letters that MLflow allows
 
 
-def data_sets(task: Mapping[str, Any], problems: Mapping[Split, ProblemSet]) -> "list[DatasetInput]":
+def inputs_of(task: Mapping[str, Any], problems: Mapping[Split, ProblemSet]) -> "list[DatasetInput]":
     """A data set a split.
 
     Args:

@@ -21,9 +21,9 @@ from optmerge.study.slots import violation
 from optmerge.study.storage import shown_url
 from optmerge.study.trial_scores import value_of
 from optmerge.tasks import Objective, Split
-from optmerge.tracking.code_version import code_version
+from optmerge.tracking.code_version import version_tags
 from optmerge.tracking.connection import connect, every, told
-from optmerge.tracking.data_sets import data_sets
+from optmerge.tracking.data_sets import inputs_of
 from optmerge.tracking.problem_tables import table_of
 from optmerge.tracking.trial_runs import STATUS, document_of, metrics_of, params_of, tags_of
 from optmerge.tracking.winner_facts import MODEL, PROBLEMS, described, scores_of, winner_tags
@@ -113,7 +113,7 @@ class MlflowTracker:
             "seed": str(settings["study"]["seed"]),
             "sources": ", ".join(sorted(sources)),
             "mlflow.source.name": "optmerge",
-            **code_version(),
+            **version_tags(),
         }
         self._experiment = self._experiment_id(self._options.experiment or experiment_of(study, settings))
         parents = self._client.search_runs([self._experiment], f"tags.`{_STUDY}` = '{key}'", max_results=1)
@@ -128,7 +128,7 @@ class MlflowTracker:
             tags = {_STUDY: key, "objective": goal.name, **self._common}
             self._parent = self._client.create_run(self._experiment, run_name=study, tags=tags).info.run_id
             self._client.log_dict(self._parent, dict(settings), "config.json")
-            self._client.log_inputs(self._parent, data_sets(settings.get("task", {}), problems))
+            self._client.log_inputs(self._parent, inputs_of(settings.get("task", {}), problems))
         self._recorded = self._children()
         if self._options.system_metrics:
             from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor

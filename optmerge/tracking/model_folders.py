@@ -5,6 +5,7 @@ import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,7 +22,7 @@ def put_model(client: "MlflowClient", run_id: str, folder: Path, name: str) -> N
     from mlflow.utils.file_utils import local_file_uri_to_path
 
     root = str(client.get_run(run_id).info.artifact_uri)
-    if "://" in root and not root.startswith("file:"):
+    if urlsplit(root).scheme not in ("", "file"):  # such as mlflow-artifacts:/1/...
         client.log_artifacts(run_id, str(folder), name)
         return
     target = Path(local_file_uri_to_path(root)) / name  # type: ignore[no-untyped-call]
