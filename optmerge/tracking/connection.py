@@ -41,7 +41,11 @@ def connect(uri: str) -> "MlflowClient":
         if uri.startswith(SQLITE):
             Path(uri.removeprefix(SQLITE)).parent.mkdir(parents=True, exist_ok=True)
         if not uri.startswith("http"):
-            create_engine(uri).connect().close()  # MLflow itself would try for minutes
+            with create_engine(uri).connect() as connection:  # MLflow itself would try for minutes
+                if uri.startswith(SQLITE):
+                    # A commit waits for the disk less often, and a trial has several; and who reads, such as `mlflow
+                    # ui`, keeps nobody waiting.
+                    connection.exec_driver_sql("PRAGMA journal_mode=WAL")
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, OSError, ImportError, ValueError) as error:

@@ -60,7 +60,7 @@ class Options:
     experiment: str | None = None
     model: str = "optmerge"
     runs: str = "all"
-    params: int = 20
+    params: int = 10
     level: float = 0.05
     keep: int | None = None
     system_metrics: bool = False
@@ -212,9 +212,16 @@ class MlflowTracker:
         self._recorded[trial.number] = run.info.run_id
 
     def _put_text(self, artifacts: str, name: str, text: str) -> None:
-        """Write a file among the artifacts of a run; `log_text` would ask for the run first."""
+        """Write a file among the artifacts of a run, as `log_text` does, which would ask for the run first."""
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+        from optmerge.tracking.model_folders import local_folder
+
+        here = local_folder(artifacts)
+        if here is not None:
+            here.mkdir(parents=True, exist_ok=True)
+            (here / name).write_text(text, encoding="utf-8")
+            return
         repository = get_artifact_repository(artifacts, tracking_uri=self._options.uri)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / name

@@ -1,4 +1,4 @@
-"""Models among the artifacts of a run: put there without a second copy of the weights where the disk allows."""
+"""Models among the artifacts of a run, put there without a second copy of the weights where the disk allows."""
 
 import contextlib
 import os
@@ -13,19 +13,26 @@ if TYPE_CHECKING:
 WEIGHTS = ".safetensors"
 
 
+def local_folder(uri: str) -> Path | None:
+    """The folder that artifacts lie in, where that is one of this machine."""
+    from mlflow.utils.file_utils import local_file_uri_to_path
+
+    if urlsplit(uri).scheme not in ("", "file"):  # such as mlflow-artifacts:/1/...
+        return None
+    return Path(local_file_uri_to_path(uri))  # type: ignore[no-untyped-call]
+
+
 def put_model(client: "MlflowClient", run_id: str, folder: Path, name: str) -> None:
     """Put the files of a folder among a run's artifacts, under a name.
 
     In a store on this disk the weights are linked, not copied: nobody writes into them, as a folder is only ever
     replaced as a whole.
     """
-    from mlflow.utils.file_utils import local_file_uri_to_path
-
-    root = str(client.get_run(run_id).info.artifact_uri)
-    if urlsplit(root).scheme not in ("", "file"):  # such as mlflow-artifacts:/1/...
+    root = local_folder(str(client.get_run(run_id).info.artifact_uri))
+    if root is None:
         client.log_artifacts(run_id, str(folder), name)
         return
-    target = Path(local_file_uri_to_path(root)) / name  # type: ignore[no-untyped-call]
+    target = root / name
     if target.exists():  # it is whole, as it was moved there in one step
         return
     staging = target.with_name(f".{name}.partial")

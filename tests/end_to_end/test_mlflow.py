@@ -118,7 +118,7 @@ def serving(folder: Path) -> Iterator[str]:
     command += ["--artifacts-destination", str(folder / "artifacts")]
     log = folder / "server.log"
     with log.open("w") as file:
-        environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+        environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, cwd=folder)
         try:
             deadline = time.monotonic() + 120

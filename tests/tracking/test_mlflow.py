@@ -135,7 +135,7 @@ def test_runs_say_seed_sources_and_code(followed: Followed) -> None:
 
 def test_the_first_genes_are_parameters_and_all_are_in_a_file(followed: Followed, tmp_path: Path) -> None:
     run, genes = followed.child(0), trials()[0].params
-    assert {name: float(value) for name, value in run.data.params.items()} == dict(list(genes.items())[:20])
+    assert {name: float(value) for name, value in run.data.params.items()} == dict(list(genes.items())[:10])
     document = followed.artifact(run, "trial.json", tmp_path)
     assert len(genes) == GENES and document["genes"] == genes
     assert document["scores"] == {"acc": [1, 1, 0, 0]}
