@@ -48,10 +48,11 @@ from optmerge.space import (
 )
 from optmerge.study.charter import OpenStudy
 from optmerge.study.identity import identity
+from optmerge.study.judged import ProblemSet, problem_sets
 from optmerge.study.launchers.launcher import Launcher
 from optmerge.study.objective import Pruner
 from optmerge.study.sampler import Sampler
-from optmerge.tasks import SPLITS, Task, check_disjoint
+from optmerge.tasks import SPLITS, Split, Task, check_disjoint
 from optmerge.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -103,6 +104,10 @@ class Assembly:
         }
         task = {**self.plugins.task.fingerprint(), **self.plugins.task_version}
         return identity(self.space.genes, self.space.description(), task, search)
+
+    def problem_sets(self) -> dict[Split, ProblemSet]:
+        """The splits of its task, each with a hash that says whose scores can be compared."""
+        return problem_sets(self.plugins.task, str(self.config.task["name"]), self.plugins.task_version)
 
     def model_bytes(self) -> int:
         """Size of one merged model."""

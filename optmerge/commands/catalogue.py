@@ -164,6 +164,20 @@ COMMANDS = (
         ),
     ),
     Command(
+        name="compare",
+        summary="versions of a registered model side by side, with paired significance",
+        usage=("compare [NAME] [csv=FILE] [json=FILE] [tracking.uri=URI]",),
+        examples=(
+            "compare optmerge csv=versions.csv",
+            "compare optmerge tracking.uri=sqlite:///studies/mlflow.db json=versions.json",
+        ),
+        options=(
+            Option("csv=FILE", "write the table"),
+            Option("json=FILE", "write the table, and which problems each alone solves"),
+            Option("tracking.uri=URI", "where the runs are: studies/mlflow.db, unless told otherwise"),
+        ),
+    ),
+    Command(
         name="dashboard",
         summary="show a study and its runs in a browser, on this machine alone",
         usage=("dashboard [study.name=NAME] [port=8080] [mlflow_port=5000] [genes=20]",),

@@ -16,7 +16,7 @@ from optmerge.commands.assembly import Assembly, Run
 from optmerge.commands.publishing import facts_to_publish, leave_card
 from optmerge.commands.rebuild import write_model
 from optmerge.config import Config
-from optmerge.recipe import RECIPE, PathNode, Recipe, load_recipe
+from optmerge.recipe import RECIPE, PathNode, Recipe, load_recipe, node_sha256
 from optmerge.study.charter import OpenStudy
 from optmerge.study.slots import Ledger, counted, front_of
 
@@ -59,6 +59,7 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
     from optmerge.reports.findings import Ending, read_responses
     from optmerge.reports.report import write_report
     from optmerge.reports.winner import draw_winner
+    from optmerge.study.judged import judged
     from optmerge.study.result import Judge, as_json, trial_seconds
 
     config, task = run.assembly.config, run.assembly.plugins.task
@@ -97,7 +98,10 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
     )
     written = write_report(run.opened, run.folder / REPORT, told)
     leave_card(document, result.winner.recipe, run.folder, run.folder / BEST)
-    registered = run.tracker.finish(document, run.folder / BEST)
+    space = run.assembly.space
+    sources = {space.source(alias).sha256: node_sha256(node) for alias, node in space.sources.items()}
+    answered = judged(run.study, result.winner.trial, trials, sources)
+    registered = run.tracker.finish(document, run.folder / BEST, answered)
     # Written last: a study with a result is one that has nothing left to do.
     write_atomically(run.folder / RESULT, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     shown = [(figure.path, figure.alt) for figure in written.figures]

@@ -150,7 +150,8 @@ def _told_why_it_stops(study: Any, tracker: Tracker) -> Iterator[None]:
 def _start_tracking(opened: OpenStudy, assembly: Assembly, tracker: Tracker) -> None:
     from optmerge.study.identity import KEY
 
-    tracker.start(opened.study.study_name, opened.study.user_attrs[KEY], settings_to_keep(assembly.config))
+    study, goal, problems = opened.study, assembly.plugins.task.goal, assembly.problem_sets()
+    tracker.start(study.study_name, study.user_attrs[KEY], settings_to_keep(assembly.config), goal, problems)
     for trial in opened.study.get_trials(deepcopy=False):
         if trial.state.is_finished():
             tracker.trial(trial)
@@ -350,8 +351,8 @@ def check_room_for(assembly: Assembly) -> None:
         OptmergeError: If there is not.
     """
     folder = assembly.config.study.own_folder
-    # The winner's folder, the one that it replaces until it is whole, and the copy in the model registry.
-    copies = 1 + (folder / BEST).exists() + (assembly.config.tracking["name"] != "none")
+    # The winner's folder, and the one that it replaces until it is whole. A registry on this disk links its weights.
+    copies = 1 + (folder / BEST).exists()
     check_room(folder, copies * assembly.model_bytes(), "make room, or set study.folder to another disk")
 
 

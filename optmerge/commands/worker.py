@@ -123,5 +123,6 @@ def _end(assembly: Assembly, opened: OpenStudy, console: Console) -> None:
     engine, workbench = start_engine(assembly, lambda text: None)
     folder = assembly.config.study.own_folder
     settings: dict[str, Any] = opened.study.user_attrs[CONFIG]
-    tracker.start(opened.study.study_name, opened.study.user_attrs[KEY], settings)
+    study, goal, problems = opened.study, assembly.plugins.task.goal, assembly.problem_sets()
+    tracker.start(study.study_name, study.user_attrs[KEY], settings, goal, problems)
     finish(Run(assembly, opened, engine, workbench, tracker, folder, console))

@@ -23,10 +23,12 @@ class Evaluation:
     Attributes:
         scores: Metric to one score a problem, NaN where unseen, in the order of the problems.
         seconds: Phase to seconds spent in it.
+        tokens: How many an engine has generated, or scored.
     """
 
     scores: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    tokens: int = 0
 
     def seen(self) -> int:
         """How many problems were answered."""
@@ -71,6 +73,7 @@ def answer(
         began = time.perf_counter()
         found = engine.run([task.request(problems[i]) for i in some])
         _spent(evaluation, "generate", began)
+        evaluation.tokens += sum(response.tokens for response in found)
         memory.add([problems[i] for i in some], found)
         responses.update(zip(some, found, strict=True))
     began = time.perf_counter()

@@ -18,15 +18,18 @@ from optmerge.space.gene import Value
 from optmerge.study.batches import dealt
 from optmerge.study.evaluation import Evaluation, answer
 from optmerge.study.memory import Memory
+from optmerge.study.peak_memory import peak_memory, watch_memory
 from optmerge.study.slots import Ledger, Slot, slot_of, violation
 from optmerge.study.trial_scores import (
     ESTIMATE,
     ESTIMATE_ERROR,
+    PEAK_MEMORY,
     PROBLEMS,
     RECIPE,
     SAME_AS,
     SCORES,
     SECONDS,
+    TOKENS,
     FinishedTrial,
     encode,
     finished_trials,
@@ -102,6 +105,8 @@ class Objective:
                 SCORES: {metric: encode(scores) for metric, scores in evaluation.scores.items()},
                 PROBLEMS: evaluation.seen(),
                 SECONDS: {phase: round(spent, 4) for phase, spent in evaluation.seconds.items()},
+                TOKENS: evaluation.tokens,
+                PEAK_MEMORY: peak_memory(self.engine.device),
             }
 
         def ready() -> None:
@@ -112,6 +117,7 @@ class Objective:
                 evaluation.seconds["merge"] = time.perf_counter() - began
                 mounted = True
 
+        watch_memory(self.engine.device)
         reference = self._reference(slot, ledger)
         outcome = None
         try:

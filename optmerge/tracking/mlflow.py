@@ -1,25 +1,39 @@
-"""MLflow: a parent run a study, a child run a trial, the winner a version of a registered model."""
+"""MLflow: an experiment a search, a parent run a study, child runs for trials, the winner in the model registry."""
 
 import contextlib
 import json
 import logging
-import os
+import re
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
-from optmerge.errors import OptmergeError, UsageError
-from optmerge.study.slots import ERROR
+from optmerge.errors import UsageError
+from optmerge.recipe import RECIPE, load_recipe
+from optmerge.registered import did_you_mean
+from optmerge.study.judged import Judged, ProblemSet, Scores
+from optmerge.study.slots import violation
 from optmerge.study.storage import shown_url
-from optmerge.study.trial_scores import PROBLEMS, RECIPE, SCORES, SECONDS, decode
+from optmerge.study.trial_scores import value_of
+from optmerge.tasks import Objective, Split
+from optmerge.tracking.code_version import version_tags
+from optmerge.tracking.connection import connect, every, told
+from optmerge.tracking.data_sets import inputs_of
+from optmerge.tracking.problem_tables import table_of
+from optmerge.tracking.trial_runs import STATUS, document_of, metrics_of, params_of, tags_of
+from optmerge.tracking.winner_facts import MODEL, PROBLEMS, described, scores_of, winner_tags
+
+log = logging.getLogger(__name__)
 
 _STUDY, _TRIAL = "optmerge.study", "optmerge.trial"  # tags that find runs again when a study is resumed
 _STOPPED = "stopped"  # tag that says why a search ended early
-_STATES = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "KILLED", TrialState.FAIL: "FAILED"}
+_BEST_SO_FAR = "best"  # metric of the parent run, at every trial that is better than all before
+_RUNS = ("all", "best", "finalists")
 
 
 @dataclass
@@ -28,172 +42,246 @@ class Options:
 
     Attributes:
         uri: Where MLflow keeps runs: an SQLAlchemy URL or the address of a server.
-        artifacts: Folder for artifacts; with a server, its own by default.
-        experiment: Name of the MLflow experiment.
+        artifacts: Folder or address for artifacts; by default the server's own, or without a server `mlartifacts` in
+            the folder of all studies.
+        experiment: Name of the MLflow experiment; by default that of the study without its seed, so that the seeds of
+            one search are together.
         model: Name of the registered model.
+        runs: Which trials have a run: `all`, those that are the `best` when they end, or the `finalists`.
+        params: So many genes are parameters of a trial's run, which its page shows in columns; all are in its file.
+        level: Chance that a winner which is only as good as the champion takes its place.
+        keep: So many of the newest versions of the registered model keep their weights, beside champions and
+            challengers; all do by default.
+        system_metrics: Record what the machine is busy with, every ten seconds, in a thread of its own.
     """
 
     uri: str = "sqlite:///studies/mlflow.db"
     artifacts: str | None = None
-    experiment: str = "optmerge"
+    experiment: str | None = None
     model: str = "optmerge"
+    runs: str = "all"
+    params: int = 10
+    level: float = 0.05
+    keep: int | None = None
+    system_metrics: bool = False
 
-
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Say in one line that MLflow failed, and what to do."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise OptmergeError(f"MLflow failed: {_first(error)}; run the same command again to go on") from error
+    def __post_init__(self) -> None:
+        if self.runs not in _RUNS:
+            hint = did_you_mean(self.runs, _RUNS)
+            raise UsageError(f"tracking.runs={self.runs}: unknown{hint}; known are {', '.join(_RUNS)}")
+        if not 0 < self.level < 1:
+            raise UsageError(f"tracking.level must be between 0 and 1, got {self.level:g}")
+        for name, value, least in (("params", self.params, 0), ("keep", self.keep, 1)):
+            if value is not None and value < least:
+                raise UsageError(f"tracking.{name} must be at least {least}, got {value}")
+        if not re.fullmatch(r"[\w .+-]+", self.model):
+            raise UsageError(f"tracking.model={self.model!r}: use letters, digits, ' ', '.', '_', '+' and '-'")
 
 
 class MlflowTracker:
-    """Follows a study in MLflow."""
+    """Follows a study in MLflow.
+
+    Raises:
+        UsageError: If MLflow cannot be reached.
+    """
 
     def __init__(self, options: Options) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # it prints two lines for every run
-        # Its own patience with a server that does not answer is minutes.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy import create_engine
-        from sqlalchemy.exc import SQLAlchemyError
-
-        # Its first start migrates a database in fifty lines of log; importing it has set the level of its own.
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # errors are told here, in one line
         self._options = options
-        try:
-            if options.uri.startswith("sqlite:///"):
-                Path(options.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-            if not options.uri.startswith("http"):
-                create_engine(options.uri).connect().close()  # MLflow itself would try for minutes
-            self._client = MlflowClient(tracking_uri=options.uri, registry_uri=options.uri)
-            self._experiment = self._experiment_id()
-        except (MlflowException, SQLAlchemyError, OSError, ImportError, ValueError) as error:
-            shown = shown_url(options.uri)
-            reason = _first(error).replace(options.uri, shown)  # MLflow repeats the address as it is
-            raise UsageError(f"tracking.uri={shown}: MLflow cannot use it: {reason}") from error
+        self._client = connect(options.uri)
+        self._experiment = ""
         self._parent = ""
-        self._recorded: set[int] = set()
+        self._settings: Mapping[str, Any] = {}
+        self._goal = Objective("fitness")
+        self._problems: Mapping[Split, ProblemSet] = {}
+        self._common: dict[str, str] = {}  # tags that all runs of the study have
+        self._recorded: dict[int, str] = {}  # trial to its run
+        self._best: float | None = None  # turned, so that higher is better
+        self._monitor: Any = None
 
-    def _experiment_id(self) -> str:
-        known = self._client.get_experiment_by_name(self._options.experiment)
-        if known is not None:
-            return str(known.experiment_id)
-        location = Path(self._options.artifacts).absolute().as_uri() if self._options.artifacts else None
-        return str(self._client.create_experiment(self._options.experiment, artifact_location=location))
-
-    @_told()
-    def start(self, study: str, key: str, settings: Mapping[str, Any]) -> None:
+    @told()
+    def start(
+        self,
+        study: str,
+        key: str,
+        settings: Mapping[str, Any],
+        goal: Objective,
+        problems: Mapping[Split, ProblemSet],
+    ) -> None:
+        self._settings, self._goal, self._problems = settings, goal, problems
+        sources = settings.get("models", {}).get("sources", {})
+        self._common = {
+            "seed": str(settings["study"]["seed"]),
+            "sources": ", ".join(sorted(sources)),
+            "mlflow.source.name": "optmerge",
+            **version_tags(),
+        }
+        self._experiment = self._experiment_id(self._options.experiment or experiment_of(study, settings))
         parents = self._client.search_runs([self._experiment], f"tags.`{_STUDY}` = '{key}'", max_results=1)
         if parents:
             self._parent = parents[0].info.run_id
             self._client.update_run(self._parent, status="RUNNING")
             if _STOPPED in parents[0].data.tags:
                 self._client.delete_tag(self._parent, _STOPPED)
+            best = parents[0].data.metrics.get(_BEST_SO_FAR)
+            self._best = None if best is None else goal.sign * best
         else:
-            run = self._client.create_run(self._experiment, run_name=study, tags={_STUDY: key})
-            self._parent = run.info.run_id
+            tags = {_STUDY: key, "objective": goal.name, **self._common}
+            self._parent = self._client.create_run(self._experiment, run_name=study, tags=tags).info.run_id
             self._client.log_dict(self._parent, dict(settings), "config.json")
+            self._client.log_inputs(self._parent, inputs_of(settings.get("task", {}), problems))
         self._recorded = self._children()
+        if self._options.system_metrics:
+            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    def _children(self) -> set[int]:
-        recorded, token = set(), None
-        while True:
-            page = self._client.search_runs(
-                [self._experiment], f"tags.`mlflow.parentRunId` = '{self._parent}'", max_results=1000, page_token=token
+            self._monitor = SystemMetricsMonitor(  # type: ignore[no-untyped-call]
+                self._parent, resume_logging=True, tracking_uri=self._options.uri
             )
-            recorded |= {int(run.data.tags[_TRIAL]) for run in page if _TRIAL in run.data.tags}
-            token = page.token
-            if not token:
-                return recorded
+            self._monitor.start()
 
-    @_told()
+    def _experiment_id(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
+        options = self._options
+        artifacts = options.artifacts
+        if artifacts is None and not options.uri.startswith("http"):
+            artifacts = str(Path(self._settings["study"].get("folder", "studies")) / "mlartifacts")
+        if artifacts is not None and "://" not in artifacts:
+            artifacts = Path(artifacts).absolute().as_uri()
+        known = self._client.get_experiment_by_name(name)
+        if known is not None:
+            return str(known.experiment_id)
+        try:
+            return str(self._client.create_experiment(name, artifact_location=artifacts))
+        except MlflowException as error:
+            known = self._client.get_experiment_by_name(name)
+            if known is None:
+                raise
+            log.debug("another search has just made experiment %s", name, exc_info=error)
+            return str(known.experiment_id)
+
+    def _children(self) -> dict[int, str]:
+        """The runs of trials that are whole: one that still runs was left by a process that died, and is made anew."""
+        found = every(
+            self._client.search_runs,
+            [self._experiment],
+            f"tags.`mlflow.parentRunId` = '{self._parent}'",
+            max_results=1000,
+        )
+        whole = [run for run in found if _TRIAL in run.data.tags and run.info.status != "RUNNING"]
+        return {int(run.data.tags[_TRIAL]): run.info.run_id for run in whole}
+
+    @told()
     def trial(self, trial: FrozenTrial) -> None:
-        from mlflow.entities import Metric, Param, RunTag
+        from mlflow.entities import Metric
+
+        fitness = None if violation(trial) else value_of(trial, self._goal)
+        better = fitness is not None and (self._best is None or self._goal.sign * fitness > self._best)
+        if self._options.runs == "all" or (self._options.runs == "best" and better):
+            self._record(trial)
+        if better and fitness is not None:
+            point = Metric(_BEST_SO_FAR, fitness, int(time.time() * 1000), trial.number)
+            self._client.log_batch(self._parent, metrics=[point])
+            self._best = self._goal.sign * fitness
+
+    def _record(self, trial: FrozenTrial) -> None:
+        """Give a trial a run, unless it has one."""
+        from mlflow.entities import Metric, Param
 
         if trial.number in self._recorded:
             return
-        facts = trial.user_attrs
-        tags = {"mlflow.parentRunId": self._parent, "state": trial.state.name.lower()}
-        tags |= {key: str(facts[key]) for key in (RECIPE, ERROR) if key in facts}
+        began, ended = (
+            int(at.timestamp() * 1000) if at else int(time.time() * 1000)
+            for at in (trial.datetime_start, trial.datetime_complete)
+        )
+        tags = {"mlflow.parentRunId": self._parent, _TRIAL: str(trial.number)}
         run = self._client.create_run(
             self._experiment,
             run_name=f"trial {trial.number}",
-            tags=tags,
-            start_time=int((trial.datetime_start.timestamp() if trial.datetime_start else time.time()) * 1000),
-        ).info.run_id
-        now = int(time.time() * 1000)
-        values = {f"seconds/{phase}": spent for phase, spent in facts.get(SECONDS, {}).items()}
-        values["problems"] = facts.get(PROBLEMS, 0)
-        # The mean over the problems seen is the fitness only where the trial saw them all; the name says which.
-        prefix = "" if trial.state == TrialState.COMPLETE else "partial/"
-        for metric, encoded in facts.get(SCORES, {}).items():
-            scores = decode(encoded)
-            values[prefix + metric] = float(scores[scores == scores].mean())
-        self._client.log_batch(
-            run,
-            metrics=[Metric(name, float(value), now, 0) for name, value in values.items()],
-            params=[Param(name, repr(value)) for name, value in trial.params.items()],
-            # The tag comes with the rest: a run without it was left by a process that died, and is made anew.
-            tags=[RunTag(_TRIAL, str(trial.number))],
+            tags=tags | self._common | tags_of(trial),
+            start_time=began,
         )
-        self._client.set_terminated(run, status=_STATES[trial.state])
-        self._recorded.add(trial.number)
+        values = metrics_of(trial, self._goal)
+        self._client.log_batch(
+            run.info.run_id,
+            metrics=[Metric(name, float(value), ended, 0) for name, value in values.items()],
+            params=[Param(name, value) for name, value in params_of(trial, self._options.params).items()],
+        )
+        self._put_text(run.info.artifact_uri, "trial.json", document_of(trial))
+        # Its end comes last: one that runs was left by a process that died.
+        self._client.set_terminated(run.info.run_id, STATUS[trial.state], ended)
+        self._recorded[trial.number] = run.info.run_id
 
-    @_told()
-    def finish(self, result: Mapping[str, Any], best: Path) -> str | None:
+    def _put_text(self, artifacts: str, name: str, text: str) -> None:
+        """Write a file among the artifacts of a run, as `log_text` does, which would ask for the run first."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        from optmerge.tracking.model_folders import local_folder
+
+        here = local_folder(artifacts)
+        if here is not None:
+            here.mkdir(parents=True, exist_ok=True)
+            (here / name).write_text(text, encoding="utf-8")
+            return
+        repository = get_artifact_repository(artifacts, tracking_uri=self._options.uri)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            path.write_text(text, encoding="utf-8")
+            repository.log_artifact(str(path))  # type: ignore[no-untyped-call]
+
+    @told()
+    def finish(self, result: Mapping[str, Any], best: Path, judged: Judged) -> str | None:
         from mlflow.entities import Metric
-        from mlflow.exceptions import MlflowException
+
+        from optmerge.tracking.model_folders import put_model
+        from optmerge.tracking.registry import Registry, Winner
 
         now = int(time.time() * 1000)
-        winner = result["winner"]
-        values = {
-            "test": winner["test"]["score"],
-            "test/low": winner["test"]["low"],
-            "test/high": winner["test"]["high"],
-        }
-        values |= {name: winner[name] for name in ("search", "validation") if winner[name] is not None}
-        values |= {f"trials/{state}": count for state, count in result["trials"].items()}
-        values |= {name: result[name] for name in ("problem_evaluations", "problem_evaluations_unpruned")}
-        self._client.log_batch(
-            self._parent, metrics=[Metric(name, float(value), now, 0) for name, value in values.items()]
-        )
+        values = {**scores_of(result), **{f"trials/{state}": count for state, count in result["trials"].items()}}
+        values |= {name: result[name] for name in ("problem_evaluations", "problem_evaluations_unpruned", "seconds")}
+        self._client.log_batch(self._parent, metrics=[Metric(name, value, now, 0) for name, value in values.items()])
+        self._tell_finalists(judged)
         self._client.log_text(self._parent, json.dumps(result, indent=2, ensure_ascii=False), "result.json")
-        version = self._version_of(winner["weights_sha256"])
-        if version is None:
-            # A folder for each winner: an earlier version must keep its weights.
-            where = f"model-{winner['weights_sha256'][:12]}"
-            self._client.log_artifacts(self._parent, str(best), where)
-            try:
-                self._client.create_registered_model(self._options.model)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise OptmergeError(f"MLflow cannot register {self._options.model}: {_first(error)}") from error
-            version = self._client.create_model_version(
-                self._options.model,
-                source=f"runs:/{self._parent}/{where}",
-                run_id=self._parent,
-                tags={name: str(winner[name]) for name in ("recipe_sha256", "weights_sha256")}
-                | {"study": str(result["study"]), "test": str(winner["test"]["score"])},
-            ).version
-        self._client.set_registered_model_alias(self._options.model, "champion", version)
+        for name in ("report.png", "winner.png", "front.png"):
+            if (best.parent / name).is_file():
+                self._client.log_artifact(self._parent, str(best.parent / name))
+        # A folder for each winner: an earlier version must keep its weights and its scores.
+        weights = result["winner"]["weights_sha256"][:12]
+        model, problems = f"model-{weights}", f"problems-{weights}"
+        for split, scores in judged.winner.items():
+            self._log_table(self._parent, split, scores, f"{problems}/{split}.json")
+        put_model(self._client, self._parent, best, model)
+        tags = winner_tags(result, load_recipe(best / RECIPE), judged, self._goal, self._problems)
+        tags |= self._common | {MODEL: model, PROBLEMS: problems}
+        own = judged.winner.get("validation", {}).get(self._goal.name)
+        winner = Winner(self._parent, model, tags, own, described(result, self._goal))
+        registered = Registry(self._client, self._options.model).register(
+            winner, self._options.level, self._options.keep
+        )
+        self._end_monitor()
         self._client.set_terminated(self._parent)
-        return f"models:/{self._options.model}@champion (version {version})"
+        return registered
 
-    def _version_of(self, weights_sha256: str) -> str | None:
-        """The version that this study registered for these weights, so that asking again adds none."""
-        for version in self._client.search_model_versions(f"name = '{self._options.model}'"):
-            if version.run_id == self._parent and version.tags.get("weights_sha256") == weights_sha256:
-                return str(version.version)
-        return None
+    def _tell_finalists(self, judged: Judged) -> None:
+        """Add what finalists scored on validation to their runs."""
+        from mlflow.entities import Metric, RunTag
+
+        now = int(time.time() * 1000)
+        for finalist in judged.finalists:
+            if self._options.runs == "finalists":
+                self._record(finalist.trial)
+            run = self._recorded.get(finalist.trial.number)
+            if run is None:
+                continue
+            values = {name: scores[scores == scores] for name, scores in finalist.scores.items()}
+            whole = len(values.get(self._goal.name, ())) == len(finalist.scores.get(self._goal.name, ()))
+            prefix = "validation/" if whole else "partial/validation/"
+            metrics = [Metric(prefix + name, float(seen.mean()), now, 0) for name, seen in values.items() if len(seen)]
+            self._client.log_batch(run, metrics=metrics, tags=[RunTag("finalist", "true")])
+            self._log_table(run, "validation", finalist.scores, "validation.json")
+
+    def _log_table(self, run: str, split: Split, scores: Scores, name: str) -> None:
+        table = table_of(self._problems[split].problems, scores)
+        self._client.log_text(run, json.dumps(table, ensure_ascii=False), name)
 
     def stop(self, reason: str) -> None:
         from mlflow.exceptions import MlflowException
@@ -203,19 +291,19 @@ class MlflowTracker:
             return
         # Why the search stops matters more than that it cannot be recorded.
         with contextlib.suppress(MlflowException, SQLAlchemyError, OSError):
+            self._end_monitor()
             self._client.set_tag(self._parent, _STOPPED, reason)
             self._client.set_terminated(self._parent, status="KILLED")
 
+    def _end_monitor(self) -> None:
+        if self._monitor is not None:
+            self._monitor.finish()
+            self._monitor = None
 
-def _first(error: Exception) -> str:
-    """The first line of what went wrong; of a database's error the database's own words, without MLflow's."""
-    from sqlalchemy.exc import DBAPIError
 
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, DBAPIError):
-        cause = cause.__cause__
-    told = str(cause.orig if isinstance(cause, DBAPIError) else error)
-    return (told.splitlines() or [type(error).__name__])[0][:200]
+def experiment_of(study: str, settings: Mapping[str, Any]) -> str:
+    """The name of a study without its seed: `demo` of `demo-seed0`, `demo_hybrid-evolved` of its first stage."""
+    return re.sub(rf"-seed{settings['study']['seed']}(?=-|$)", "", study) or study
 
 
 def build(options: Options) -> MlflowTracker:

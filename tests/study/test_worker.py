@@ -1,6 +1,7 @@
 """The worker on a real space: its trials, how a search goes on, and what becomes of failures and of the dead."""
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -24,7 +25,17 @@ from optmerge.study.database import Database, StorageError, TrialLostError
 from optmerge.study.objective import Objective
 from optmerge.study.sampler import Proposer
 from optmerge.study.slots import DIED, ERROR, HANDED_BACK, SLOT, Ledger, Plan, Slot, counted, slot_of
-from optmerge.study.trial_scores import ESTIMATE, PROBLEMS, RECIPE, SCORES, SECONDS, FinishedTrial, decode
+from optmerge.study.trial_scores import (
+    ESTIMATE,
+    PEAK_MEMORY,
+    PROBLEMS,
+    RECIPE,
+    SCORES,
+    SECONDS,
+    TOKENS,
+    FinishedTrial,
+    decode,
+)
 from optmerge.study.worker import Outcome, Report, StoppedError, is_dead, reap, this_worker, work
 from study.studies import begin, connected, genomes, opened_anew, proposer, scored, search
 
@@ -65,6 +76,8 @@ def test_a_trial_leaves_everything_behind(database: Database, objective: Objecti
     assert facts[PROBLEMS] == len(scores) == 3
     assert trial.value == pytest.approx(scores.mean(), rel=1e-3)  # scores are kept in 16 bits
     assert set(facts[SECONDS]) == {"merge", "generate", "score"}
+    assert facts[TOKENS] == 3  # its engine answers in one
+    assert 10**7 < facts[PEAK_MEMORY] <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     assert trial.intermediate_values == {3: pytest.approx(trial.value)}
 
 

@@ -1,68 +1,24 @@
 """What a study leaves in MLflow: a real store, asked as a user asks it."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
-import optuna
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from optuna.trial import FrozenTrial, TrialState
 from transformers import AutoModelForCausalLM
 
 from optmerge.errors import UsageError
 from optmerge.models import Checkpoint, weights_sha256
+from optmerge.study.judged import Finalist
 from optmerge.study.slots import ERROR
-from optmerge.study.trial_scores import PROBLEMS, RECIPE, SCORES, SECONDS, encode
-from optmerge.tracking.mlflow import MlflowTracker, Options, build, command
-
-SETTINGS = {"study": {"seed": 0}}
-
-
-def trials() -> list[FrozenTrial]:
-    """One that ran to the end, one that was pruned, one that failed."""
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
-    whole, partial = (encode(np.array(scores)) for scores in ([1.0, 1, 0, 0], [np.nan, 1, np.nan, np.nan]))
-    for facts, state in (
-        ({SCORES: {"acc": whole}, PROBLEMS: 4, RECIPE: "r" * 64, SECONDS: {"merge": 0.5}}, TrialState.COMPLETE),
-        ({SCORES: {"acc": partial}, PROBLEMS: 1, RECIPE: "s" * 64}, TrialState.PRUNED),
-        ({ERROR: "merging gives NaN"}, TrialState.FAIL),
-    ):
-        trial = study.ask({"layers/ja/weight": optuna.distributions.FloatDistribution(0, 1)})
-        for name, value in facts.items():
-            trial.set_user_attr(name, value)
-        study.tell(trial, 0.5 if state == TrialState.COMPLETE else None, state=state)
-    return study.trials
-
-
-def result(weights: str) -> dict[str, Any]:
-    return {
-        "study": "mine",
-        "winner": {
-            "trial": 0,
-            "recipe_sha256": "r" * 64,
-            "weights_sha256": weights,
-            "search": 0.5,
-            "validation": 0.4,
-            "test": {"score": 0.3, "low": 0.2, "high": 0.4},
-        },
-        "trials": {"complete": 1, "pruned": 1, "failed": 1},
-        "problem_evaluations": 5,
-        "problem_evaluations_unpruned": 8,
-    }
-
-
-def follow(options: Options, best: Path, ended: list[FrozenTrial], weights: str) -> MlflowTracker:
-    """Follow a study from start to end, as one process does."""
-    tracker = build(options)
-    tracker.start("mine", "key of mine", SETTINGS)
-    for trial in ended:
-        tracker.trial(trial)
-    tracker.finish(result(weights), best)
-    return tracker
+from optmerge.study.trial_scores import RECIPE
+from optmerge.tracking.mlflow import Options, build, command, experiment_of
+from tracking.followed import GENES, GOAL, follow, judged, model_folder, recipe, result, settings, started, trials
 
 
 @dataclass(frozen=True)
@@ -77,31 +33,51 @@ class Followed:
     def client(self) -> MlflowClient:
         return MlflowClient(tracking_uri=self.options.uri)
 
-    def runs(self) -> list[Run]:
-        experiment = self.client.get_experiment_by_name(self.options.experiment)
-        return list(self.client.search_runs([experiment.experiment_id]))
+    def runs(self, experiment: str = "merging") -> list[Run]:
+        found = self.client.get_experiment_by_name(experiment)
+        assert found is not None
+        return list(self.client.search_runs([found.experiment_id]))
 
-    def parent(self) -> Run:
-        (run,) = [run for run in self.runs() if "mlflow.parentRunId" not in run.data.tags]
+    def parent(self, experiment: str = "merging") -> Run:
+        (run,) = [run for run in self.runs(experiment) if "mlflow.parentRunId" not in run.data.tags]
         return run
 
     def child(self, number: int) -> Run:
         (run,) = [run for run in self.runs() if run.info.run_name == f"trial {number}"]
         return run
 
+    def artifact(self, run: Run, name: str, folder: Path) -> Any:
+        return json.loads(Path(self.client.download_artifacts(run.info.run_id, name, str(folder))).read_text())
+
+    def names(self, experiment: str) -> list[str]:
+        """Of the runs of trials in an experiment."""
+        return sorted(str(run.info.run_name) for run in self.runs(experiment) if "mlflow.parentRunId" in run.data.tags)
+
+
+def finalists() -> list[Finalist]:
+    """Of the trials, the two that ran to the end; one left the race early."""
+    found = trials()
+    scores = {3: np.array([1.0, 0, 1, 1]), 0: np.array([np.nan, 0, np.nan, 1])}
+    return [Finalist(found[number], {"acc": seen}) for number, seen in scores.items()]
+
 
 @pytest.fixture(scope="module")
-def followed(tmp_path_factory: pytest.TempPathFactory, zoo: Path) -> Followed:
+def followed(tmp_path_factory: pytest.TempPathFactory, zoo: Path, uri: str) -> Followed:
     folder = tmp_path_factory.mktemp("tracking")
-    options = Options(f"sqlite:///{folder / 'new' / 'mlflow.db'}", str(folder / "artifacts"), "merging", "evolved")
-    best = Checkpoint.open(zoo / "ja", "ja")
+    options = Options(uri, str(folder / "artifacts"), "merging", "evolved")
+    study = folder / "study" / "best"
+    study.mkdir(parents=True)
+    for path in (zoo / "ja").iterdir():
+        (study / path.name).write_bytes(path.read_bytes())
+    recipe().save(study / "recipe.yaml")
+    (study.parent / "report.png").write_bytes(b"a picture")
+    best = Checkpoint.open(study, "ja")
     weights = weights_sha256((name, best.tensor(name)) for name in best.names())
-    first = build(options)
-    first.start("mine", "key of mine", SETTINGS)
+    first = started(options, "mine", judged())
     first.trial(trials()[0])
     first.stop("interrupted")
-    follow(options, best.folder, trials(), weights)
-    return Followed(options, best.folder, weights)
+    follow(options, study, trials(), result(weights), judged(finalists=finalists()))
+    return Followed(options, study, weights)
 
 
 @pytest.fixture
@@ -114,22 +90,59 @@ def test_a_study_is_a_run_with_a_run_for_each_trial_below_it(followed: Followed)
     parent = followed.parent()
     children = [run for run in followed.runs() if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert parent.info.run_name == "mine"
-    assert sorted(run.info.run_name for run in children) == ["trial 0", "trial 1", "trial 2"]
+    assert sorted(str(run.info.run_name) for run in children) == [f"trial {i}" for i in range(4)]
 
 
 def test_a_resumed_study_has_no_run_twice(followed: Followed) -> None:
-    assert len(followed.runs()) == 1 + 3
+    assert len(followed.runs()) == 1 + 4
+
+
+def test_a_run_that_a_dead_process_left_is_made_anew(followed: Followed) -> None:
+    options = replace(followed.options, experiment="dying", model="dying")
+    tracker = started(options, "mine", judged())
+    tracker.trial(trials()[0])
+    (child,) = [run for run in followed.runs("dying") if "mlflow.parentRunId" in run.data.tags]
+    followed.client.update_run(child.info.run_id, status="RUNNING")  # as it is until its last request
+    started(options, "mine", judged()).trial(trials()[0])
+    assert sorted(run.info.status for run in followed.runs("dying")) == ["FINISHED", "RUNNING", "RUNNING"]
 
 
 def test_the_state_of_a_trial_is_that_of_its_run(followed: Followed) -> None:
     assert [followed.child(i).info.status for i in range(3)] == ["FINISHED", "KILLED", "FAILED"]
 
 
-def test_a_complete_trial_has_its_fitness_genome_and_recipe(followed: Followed) -> None:
+def test_a_complete_trial_has_fitness_scores_and_what_it_took(followed: Followed) -> None:
     run = followed.child(0).data
-    assert run.metrics == {"acc": 0.5, "problems": 4, "seconds/merge": 0.5}
-    assert {name: float(value) for name, value in run.params.items()} == trials()[0].params
+    assert {name: value for name, value in run.metrics.items() if "validation" not in name} == {
+        "fitness": 0.5,
+        "acc": 0.5,
+        "problems": 4,
+        "seconds/merge": 0.5,
+        "seconds/generate": 2.0,
+        "tokens": 300,
+        "tokens_per_second": 150,
+        "peak_memory_mb": 5,
+    }
     assert run.tags[RECIPE] == "r" * 64
+
+
+def test_runs_say_seed_sources_and_code(followed: Followed) -> None:
+    for run in (followed.parent(), followed.child(1)):
+        tags = run.data.tags
+        assert (tags["seed"], tags["sources"]) == ("0", "base, ja")
+        assert tags["optmerge.version"]
+
+
+def test_the_first_genes_are_parameters_and_all_are_in_a_file(followed: Followed, tmp_path: Path) -> None:
+    run, genes = followed.child(0), trials()[0].params
+    assert {name: float(value) for name, value in run.data.params.items()} == dict(list(genes.items())[:10])
+    document = followed.artifact(run, "trial.json", tmp_path)
+    assert len(genes) == GENES and document["genes"] == genes
+    assert document["scores"] == {"acc": [1, 1, 0, 0]}
+
+
+def test_problems_that_a_trial_has_not_seen_have_no_score(followed: Followed, tmp_path: Path) -> None:
+    assert followed.artifact(followed.child(1), "trial.json", tmp_path)["scores"] == {"acc": [None, 1, None, None]}
 
 
 def test_the_mean_of_a_pruned_trial_is_called_partial(followed: Followed) -> None:
@@ -140,16 +153,42 @@ def test_a_failed_trial_says_why(followed: Followed) -> None:
     assert followed.child(2).data.tags[ERROR] == "merging gives NaN"
 
 
+def test_a_finalist_has_its_scores_on_validation(followed: Followed, tmp_path: Path) -> None:
+    run = followed.child(3)
+    assert (run.data.metrics["validation/acc"], run.data.tags["finalist"]) == (0.75, "true")
+    table = followed.artifact(run, "validation.json", tmp_path)
+    assert table["columns"] == ["id", "question", "answer", "acc"]
+    assert table["data"][1] == ["v1", "question 1 of v", "1", 0]
+
+
+def test_a_finalist_that_left_early_has_a_partial_mean(followed: Followed) -> None:
+    found = {name: value for name, value in followed.child(0).data.metrics.items() if "validation" in name}
+    assert found == {"partial/validation/acc": 0.5}
+
+
 def test_the_study_has_the_result(followed: Followed) -> None:
     metrics = followed.parent().data.metrics
     assert (metrics["test"], metrics["test/low"], metrics["validation"], metrics["trials/pruned"]) == (0.3, 0.2, 0.4, 1)
+    assert metrics["test/mean/length"] == 12
     assert followed.parent().info.status == "FINISHED"
 
 
-def test_the_study_keeps_its_configuration_and_result_as_files(followed: Followed) -> None:
+def test_the_study_shows_how_its_best_rose(followed: Followed) -> None:
+    history = followed.client.get_metric_history(followed.parent().info.run_id, "best")
+    assert [(point.step, point.value) for point in history] == [(0, 0.5), (3, 0.75)]
+
+
+def test_the_study_keeps_configuration_result_pictures_and_scores_as_files(followed: Followed) -> None:
     files = {item.path for item in followed.client.list_artifacts(followed.parent().info.run_id)}
-    assert {"config.json", "result.json"} <= files
-    assert [name for name in files if name.startswith("model-")]
+    short = followed.weights[:12]
+    assert files == {"config.json", "result.json", "report.png", f"model-{short}", f"problems-{short}"}
+
+
+def test_the_study_names_its_data_sets(followed: Followed) -> None:
+    inputs = followed.parent().inputs.dataset_inputs
+    (validation,) = [one for one in inputs if [tag.value for tag in one.tags] == ["validation"]]
+    assert (validation.dataset.name, validation.dataset.profile) == ("gsm8k validation", '{"num_rows": 4}')
+    assert json.loads(validation.dataset.source) == {"path": "problems.jsonl"}
 
 
 @pytest.mark.usefixtures("default_uri")
@@ -160,48 +199,87 @@ def test_the_champion_is_a_folder_that_transformers_loads(followed: Followed, tm
     assert weights_sha256((name, loaded[name]) for name in best.names()) == followed.weights
 
 
-def test_the_champion_names_its_recipe_weights_and_study(followed: Followed) -> None:
-    version = followed.client.get_model_version_by_alias("evolved", "champion")
-    assert version.tags == {
-        "recipe_sha256": "r" * 64,
-        "weights_sha256": followed.weights,
-        "study": "mine",
-        "test": "0.3",
-    }
+@pytest.mark.parametrize(
+    ("runs", "names"),
+    [
+        ("best", ["trial 0", "trial 3"]),  # each was the best when it ended
+        ("finalists", ["trial 0", "trial 3"]),
+        ("all", ["trial 0", "trial 1", "trial 2", "trial 3"]),
+    ],
+)
+def test_trials_that_have_runs_are_chosen(followed: Followed, tmp_path: Path, runs: str, names: list[str]) -> None:
+    options = replace(followed.options, experiment=runs, model=runs, runs=runs)
+    best, answered = model_folder(tmp_path / "best"), judged(finalists=finalists())
+    tracker = started(options, "mine", answered)
+    for trial in trials():
+        tracker.trial(trial)
+    assert followed.names(runs) == ([] if runs == "finalists" else names)
+    follow(options, best, trials(), result("1" * 64), answered)  # as when it is resumed
+    assert followed.names(runs) == names
 
 
-def test_the_same_result_again_registers_nothing_new(followed: Followed) -> None:
-    versions = followed.client.search_model_versions("name = 'evolved'")
-    follow(followed.options, followed.best, trials(), followed.weights)
-    assert len(followed.client.search_model_versions("name = 'evolved'")) == len(versions) == 1
-    assert len(followed.runs()) == 1 + 3
+def test_a_trial_that_is_worse_than_one_before_a_resumption_is_not_the_best(followed: Followed) -> None:
+    options = replace(followed.options, experiment="resumed", model="resumed", runs="best")
+    started(options, "mine", judged()).trial(trials()[3])
+    started(options, "mine", judged()).trial(trials()[0])
+    assert followed.names("resumed") == ["trial 3"]
 
 
-def test_another_winner_becomes_the_champion(tmp_path: Path, followed: Followed) -> None:
-    options = Options(followed.options.uri, None, "merging", "rivals")
-    best = tmp_path / "best"
-    best.mkdir()
-    (best / "config.json").write_text("{}")
-    for weights in ("1" * 64, "2" * 64):
-        follow(options, best, [], weights)
-    champion = followed.client.get_model_version_by_alias("rivals", "champion")
-    assert champion.tags["weights_sha256"] == "2" * 64
-    first = followed.client.get_model_version("rivals", "1")
-    assert first.source != champion.source  # an earlier version keeps its weights
+@pytest.mark.parametrize(
+    ("study", "seed", "experiment"),
+    [
+        ("demo-seed0", 0, "demo"),
+        ("demo-ties-seed12", 12, "demo-ties"),
+        ("demo_hybrid-seed0-evolved", 0, "demo_hybrid-evolved"),
+        ("demo-seed10", 1, "demo-seed10"),
+        ("short", 0, "short"),
+        ("-seed0", 0, "-seed0"),
+    ],
+)
+def test_the_seeds_of_a_search_share_an_experiment(study: str, seed: int, experiment: str) -> None:
+    assert experiment_of(study, settings(seed)) == experiment
 
 
-def test_a_study_that_went_on_is_no_longer_called_stopped(tmp_path: Path, followed: Followed) -> None:
-    options = Options(followed.options.uri, str(tmp_path / "artifacts"), "stopping", "stopping")
+def test_without_a_server_artifacts_lie_with_the_studies(tmp_path: Path, uri: str) -> None:
+    tracker = build(Options(uri))
+    tracker.start("placed-seed0", "key", settings(folder=tmp_path / "studies"), GOAL, {})
+    assert list((tmp_path / "studies" / "mlartifacts").rglob("config.json"))
+
+
+def test_what_the_machine_does_is_recorded_where_asked(followed: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    tracker = started(replace(followed.options, experiment="watched", system_metrics=True), "mine", judged())
+    for _ in range(100):
+        metrics = followed.parent("watched").data.metrics
+        if "system/cpu_utilization_percentage" in metrics:
+            break
+    tracker.stop("seen enough")
+    assert metrics["system/system_memory_usage_megabytes"] > 0
+
+
+def test_a_study_that_went_on_is_no_longer_called_stopped(followed: Followed) -> None:
     for reason in ("interrupted", None):
-        tracker = build(options)
-        tracker.start("mine", "key of mine", SETTINGS)
+        tracker = started(replace(followed.options, experiment="stopping"), "mine", judged())
         if reason:
             tracker.stop(reason)
-    experiment = followed.client.get_experiment_by_name("stopping")
-    assert experiment is not None
-    (parent,) = followed.client.search_runs([experiment.experiment_id])
+    parent = followed.parent("stopping")
     assert parent.info.status == "RUNNING"
     assert "stopped" not in parent.data.tags
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"runs": "fianlists"}, "tracking.runs=fianlists: unknown .did you mean 'finalists'"),
+        ({"level": 1.5}, "tracking.level must be between 0 and 1, got 1.5"),
+        ({"keep": 0}, "tracking.keep must be at least 1, got 0"),
+        ({"params": -1}, "tracking.params must be at least 0, got -1"),
+        ({"model": "org/name"}, "tracking.model='org/name': use letters"),
+    ],
+)
+def test_settings_out_of_range_are_usage_errors(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Options(**wrong)
 
 
 def test_a_file_that_is_no_store_is_a_usage_error(tmp_path: Path) -> None:
