@@ -133,9 +133,16 @@ class Noticeboard:
 
     def _post(self) -> None:
         if self._assembly.config.study.keep_responses:
-            ended = [trial for trial in self._opened.study.get_trials(deepcopy=False) if SCORES in trial.user_attrs]
-            self._post_tables([trial for trial in ended if trial.number not in self._tabled], recipes=False)
+            self._post_tables(self._without_table(), recipes=False)
         post_note(self._opened, self._folder, self._assembly.config.storage.url)
+
+    def _without_table(self) -> list[FrozenTrial]:
+        """Trials that have answered, and have no table from this process or one before it."""
+        from optmerge.study.artifacts import has_files
+
+        trials = self._opened.study.get_trials(deepcopy=False)
+        ended = [trial for trial in trials if SCORES in trial.user_attrs and trial.number not in self._tabled]
+        return [trial for trial in ended if not has_files(trial)]
 
     def _post_tables(self, trials: list[FrozenTrial], *, recipes: bool) -> None:
         """Attach a table of its problems to each trial, and its recipe."""

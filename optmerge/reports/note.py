@@ -1,7 +1,7 @@
 """What a study is and how far it is, in Markdown: the note that optuna-dashboard shows with it."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -219,9 +219,9 @@ def _next(standing: Standing) -> str:
     return "The command that started the search goes on with it.\n\n```\n" + "\n".join(lines) + "\n```"
 
 
-def _table(head: Sequence[str], rows: Any) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + f" | {_GAP}".join(_plain(str(cell)) for cell in line) + " |" for line in lines)
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    first, *lines = (f" | {_GAP}".join(map(_plain, line)) for line in (head, *rows))
+    return "\n".join(f"| {line} |" for line in (first, " | ".join(["---"] * len(head)), *lines))
 
 
 def _plain(text: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore
+from optuna.trial import FrozenTrial
 
 from optmerge.study.charter import OpenStudy
 from optmerge.study.identity import KEY
@@ -65,6 +66,11 @@ def attached(opened: OpenStudy) -> dict[str, str]:
         if key.startswith(_PREFIX) and (known := json.loads(meta)) is not None:
             found[str(known["filename"])] = str(known["artifact_id"])
     return found
+
+
+def has_files(trial: FrozenTrial) -> bool:
+    """Whether files were attached to a trial."""
+    return any(key.startswith(_PREFIX) for key in trial.system_attrs)
 
 
 def _stored(opened: OpenStudy, folder: Path, files: Mapping[str, Path], trial: int | None) -> dict[str, str]:

@@ -43,6 +43,8 @@ def test_note_tells_what_is_searched_and_shows_the_pictures(served: Dashboards, 
     told = browser.text()
     for words in ("Done: 6 of 6 trials", "What is searched", "source math_add", "evolved merge (trial", "95% interval"):
         assert words in told
+    heads = [[cell.text for cell in table.find_elements("css selector", "th")] for table in browser.all("table")]
+    assert heads[:2] == [["model", "score", "95% interval"], ["trial", "acc_ja"]]
     assert any("fitness of all trials" in words for words in loaded_pictures(browser))
     browser.screenshot("note")
     browser.driver.set_window_size(1400, 3200)

@@ -23,7 +23,7 @@ from optmerge.commands.noticeboard import Noticeboard
 from optmerge.engines import Response
 from optmerge.recipe import load_recipe
 from optmerge.reports.note import MARK
-from optmerge.study.charter import OpenStudy
+from optmerge.study.charter import OpenStudy, open_study
 from optmerge.study.database import Database
 from optmerge.study.memory import Memory
 from optmerge.study.result import EVALUATION
@@ -156,6 +156,10 @@ def test_responses_that_are_kept_go_with_every_trial(made: Made) -> None:
         problem.id: '式は"3+4"、\n答えは7本です。'
     }
     assert len(made.table(1)) == len(made.assembly.plugins.task.problems("search"))
+    before = made.file(1, "problems.csv").stat().st_mtime_ns
+    made.opened = open_study(made.opened.database, "mine")  # as another process that goes on
+    made.board(keep_responses=True).update()
+    assert made.file(1, "problems.csv").stat().st_mtime_ns == before
 
 
 def test_pictures_are_in_the_note_with_what_they_show(made: Made, tmp_path: Path) -> None:

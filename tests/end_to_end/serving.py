@@ -60,7 +60,7 @@ def dashboards(*arguments: str, cwd: Path) -> Iterator[Dashboards]:
     process = subprocess.Popen(
         command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    watchdog = threading.Timer(150, process.kill)
+    watchdog = threading.Timer(150, process.terminate)  # it takes MLflow with it
     watchdog.start()
     try:
         assert process.stdout is not None
@@ -69,6 +69,7 @@ def dashboards(*arguments: str, cwd: Path) -> Iterator[Dashboards]:
             printed.append(line.rstrip())
             if line.startswith("Ctrl-C"):
                 break
+        watchdog.cancel()
         yield Dashboards(process, printed, cwd)
     finally:
         watchdog.cancel()

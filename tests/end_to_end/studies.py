@@ -83,10 +83,14 @@ class Search:
 
 
 def trials(cwd: Path, name: str = "demo-seed0") -> list[FrozenTrial]:
-    """All trials of a study."""
+    """All trials of a study, without the files that its finalists are given when it ends."""
     storage = RDBStorage(f"sqlite:///{cwd / DATABASE}")
     try:
-        return storage.get_all_trials(storage.get_study_id_from_name(name))
+        found = storage.get_all_trials(storage.get_study_id_from_name(name))
+        for trial in found:
+            kept = {key: value for key, value in trial.system_attrs.items() if not key.startswith("artifacts:")}
+            trial._system_attrs = kept
+        return found
     finally:
         storage.remove_session()
         storage.engine.dispose()
