@@ -26,6 +26,8 @@ class Export:
         companions: What lies beside its weights.
         folder: Where to write files; it is put in place when all are there.
         notice: Takes a line that people should read.
+        write: Writes the model as an ordinary checkpoint into a new folder and says what is proven of its weights.
+        prompts: What to ask the model and its other form; something of its own if empty.
     """
 
     recipe: Recipe
@@ -36,6 +38,8 @@ class Export:
     companions: Any
     folder: Path
     notice: Callable[[str], None]
+    write: Callable[[Path], str]
+    prompts: tuple[str, ...] = ()
 
 
 def export_recipe(
@@ -49,6 +53,8 @@ def export_recipe(
     bench: Any,
     companions: Any,
     notice: Callable[[str], None],
+    write: Callable[[Path], str],
+    prompts: tuple[str, ...] = (),
 ) -> list[str]:
     """Write a recipe in another form into a new folder, whole or not at all.
 
@@ -62,6 +68,8 @@ def export_recipe(
         bench: As in `Export`.
         companions: As in `Export`.
         notice: As in `Export`.
+        write: As in `Export`.
+        prompts: As in `Export`.
 
     Returns:
         The names of the files that were written, sorted.
@@ -72,5 +80,5 @@ def export_recipe(
     """
     build = find(FORMATS, form, "format").build
     with staged(out, nbytes=0, replace=False) as folder:
-        build(Export(recipe, sources, locations, names, bench, companions, folder, notice))
+        build(Export(recipe, sources, locations, names, bench, companions, folder, notice, write, prompts))
         return sorted(path.name for path in folder.iterdir())
