@@ -43,7 +43,7 @@ def write_and_ask(export: Export, kind: str, *, least: float, widest: float) -> 
     import torch
 
     from optmerge.flow.agreement import PROMPTS
-    from optmerge.interchange.gguf_file import check_config, write_gguf
+    from optmerge.interchange.gguf_file import check_config, sliding_window, write_gguf
     from optmerge.interchange.gguf_vocabulary import WORDS, gguf_vocabulary
     from optmerge.interchange.likeness import NEW_TOKENS, ask, before_special, likeness, prompts_for
     from optmerge.interchange.llama_cpp import ask_llama_cpp
@@ -56,21 +56,24 @@ def write_and_ask(export: Export, kind: str, *, least: float, widest: float) -> 
     path = export.folder / f"model-{kind.lower()}.gguf"
     special = set(tokenizer.all_special_ids)
     with plain_model(export) as folder:
-        recipe = {"optmerge.recipe": (export.folder / RECIPE).read_text(encoding="utf-8")}
-        halves = write_gguf(path, Checkpoint.open(folder, "model", kept=False), kind, vocabulary, recipe)
+        texts = {
+            "general.name": f"optmerge {export.recipe.sha256[:12]}",
+            "optmerge.recipe": (export.folder / RECIPE).read_text(encoding="utf-8"),
+        }
+        halves = write_gguf(path, Checkpoint.open(folder, "model", kept=False), kind, vocabulary, texts)
         model = open_model(folder, export.recipe.root.dtype)
         wanted = ask(model, prompts_for(model, tokenizer, export.prompts), special)
     del model
-    texts = [*PROMPTS, *export.prompts]
+    to_cut = [*PROMPTS, *export.prompts]
     if vocabulary["tokenizer_model"] == WORDS:
         export.notice("llama.cpp cuts texts into the fewest words, the tokenizer takes the longest first")
     else:
-        texts += _AWKWARD
-    cut, responses = ask_llama_cpp(path, texts, wanted.prompts, NEW_TOKENS, torch.get_num_threads())
-    otherwise = [text for text, tokens in zip(texts, cut, strict=True) if tokenizer(text)["input_ids"] != tokens]
+        to_cut += _AWKWARD
+    cut, responses = ask_llama_cpp(path, to_cut, wanted.prompts, NEW_TOKENS, torch.get_num_threads())
+    otherwise = [text for text, tokens in zip(to_cut, cut, strict=True) if tokenizer(text)["input_ids"] != tokens]
     if otherwise:
         raise OptmergeError(
-            f"llama.cpp cuts {len(otherwise)} of {len(texts)} texts otherwise than the tokenizer, "
+            f"llama.cpp cuts {len(otherwise)} of {len(to_cut)} texts otherwise than the tokenizer, "
             f"first {otherwise[0]!r}: it has no such tokenizer"
         )
     found = likeness(wanted, [before_special(response, special) for response in responses])
@@ -80,6 +83,9 @@ def write_and_ask(export: Export, kind: str, *, least: float, widest: float) -> 
             f"{path.name} is not the model: {said} "
             f"(at least {least:.0%} must be the same, and others part within {widest:g})"
         )
+    window = sliding_window(export.companions.config)
+    if window is not None:
+        export.notice(f"the model looks back over {window} tokens, llama.cpp over all: longer texts may differ")
     if halves:
         export.notice(f"{halves} matrices are stored in float16, as their rows are no multiple of Q8_0's 32 entries")
     export.notice(f"loaded and held against the model: {said}; {path.stat().st_size / 1e6:.1f} MB")

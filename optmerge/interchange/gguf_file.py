@@ -46,6 +46,13 @@ def check_config(config: Mapping[str, Any]) -> None:
         )
 
 
+def sliding_window(config: Mapping[str, Any]) -> int | None:
+    """How many tokens a layer looks back over, if not all; llama.cpp's families here know no such limit."""
+    window = config.get("sliding_window")
+    used = config.get("use_sliding_window", config.get("model_type") == "mistral")
+    return window if used and window and window < config["max_position_embeddings"] else None
+
+
 def write_gguf(
     path: Path,
     model: "Checkpoint",

@@ -77,6 +77,8 @@ def _byte_level(described: Mapping[str, Any]) -> dict[str, Any]:
     patterns = [step["pattern"].get("Regex") for step in steps if step["type"] == "Split"]
     plain = [step for step in steps if step["type"] == "ByteLevel" and step["use_regex"]]
     known = "gpt-2" if plain and not patterns else CUTS.get(patterns[0]) if len(patterns) == 1 else None
+    if known == "llama-bpe" and not described["model"].get("ignore_merges"):
+        known = "smaug-bpe"  # cuts alike, and joins words that are tokens as it joins others
     if known is None:
         raise UsageError(
             "format=gguf: the tokenizer cuts texts by a rule that is none of GPT-2's, Llama 3's and Qwen 2's; "

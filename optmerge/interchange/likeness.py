@@ -84,6 +84,7 @@ def _made_up(model: Any, tokenizer: Any) -> list[list[int]]:
             attention_mask=torch.ones_like(ids),
             max_new_tokens=_LONGEST,
             do_sample=True,
+            eos_token_id=tokenizer.all_special_ids or None,
             pad_token_id=0,
             suppress_tokens=tokenizer.all_special_ids,
         ).tolist()
@@ -110,6 +111,7 @@ def ask(model: Any, prompts: Sequence[list[int]], special: set[int]) -> Answers:
                 do_sample=False,
                 return_dict_in_generate=True,
                 output_logits=True,
+                eos_token_id=sorted(special) or None,  # as llama.cpp does: whatever the generation config says
                 pad_token_id=0,
             )
         responses.append(before_special(found.sequences[0].tolist()[len(prompt) :], special))

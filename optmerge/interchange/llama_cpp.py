@@ -73,6 +73,9 @@ def _answer(asked: dict[str, Any]) -> dict[str, Any]:
     settings.n_ctx = asked["context"]
     settings.cpuparams.n_threads = asked["threads"]
     settings.cpuparams_batch.n_threads = asked["threads"]
+    # It keeps keys and values in 16 bits by default: here the file is looked at, and not that.
+    settings.cache_type_k = settings.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    settings.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     settings.warmup = False
     settings.api_keys = [key]
     server = xllamacpp.Server(settings)
