@@ -27,7 +27,7 @@ def plain_model(export: Export) -> Iterator[Path]:
             folder.mkdir()
             fold.build(replace(export, folder=folder))
         else:
-            export.notice(export.write(folder))
+            export.notice(f"rebuilt: {export.write(folder)}")
         (export.folder / RECIPE).write_bytes((folder / RECIPE).read_bytes())
         yield folder
 

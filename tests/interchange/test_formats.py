@@ -110,13 +110,10 @@ def test_int8_loads_in_transformers_and_answers_alike(
 
 @needs_int8
 def test_int8_that_answers_otherwise_is_not_kept(
-    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    recipe: Path, zoo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from torchao.quantization import Int8Tensor
-
-    dequantized = Int8Tensor.dequantize
-    monkeypatch.setattr(Int8Tensor, "dequantize", lambda self, *more: -dequantized(self, *more))
-    monkeypatch.setattr(int8, "_LEAST", 1.1)
+    write = int8._write
+    monkeypatch.setattr(int8, "_write", lambda plain, out, dtype: write(zoo / "math_add", out, dtype))
     assert run(["export", str(recipe), "out", "format=int8"]) == 1
     assert "in 8 bits the model is another one" in capsys.readouterr().err
     assert not list(Path().glob("out*"))
@@ -151,6 +148,26 @@ def test_llama_cpp_answers_the_zoos_problems_alike(recipe: Path, zoo: Path, prob
     assert cut == asked
     same = sum(answer(model, tokens) == response for tokens, response in zip(asked, responses, strict=True))
     assert same >= (len(problems) if form == "gguf" else 0.8 * len(problems))
+
+
+@needs_gguf
+def test_llama_cpp_python_computes_the_same_logits(recipe: Path, problems: Problems) -> None:
+    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python, compiled for many minutes, is not installed")
+    import numpy as np
+
+    assert run(["export", str(recipe), "out", "format=gguf"]) == 0
+    wanted, tokenizer = rebuilt(recipe), AutoTokenizer.from_pretrained("rebuilt")
+    exact = {"type_k": 0, "type_v": 0, "flash_attn": False}  # keys and values in float32
+    model = llama_cpp.Llama("out/model-f32.gguf", n_ctx=128, logits_all=True, n_threads=1, verbose=False, **exact)
+    for problem in problems:
+        tokens = tokenizer(problem)["input_ids"]
+        assert model.tokenize(problem.encode(), add_bos=True) == tokens
+        model.reset()
+        model.eval(tokens)
+        with torch.inference_mode():
+            expected = wanted(torch.tensor([tokens])).logits[0].numpy()
+        np.testing.assert_allclose(model.scores[: len(tokens)], expected, atol=1e-4)
+    model.close()
 
 
 @needs_gguf
