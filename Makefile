@@ -8,7 +8,7 @@ RUN := $(VENV)/bin
 PARALLEL := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-vllm check lint types format docker-check lint-docker clean
+.PHONY: help demo test test-browser test-vllm check lint types format docker-check lint-docker clean
 
 help: ## List these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 22
@@ -20,6 +20,10 @@ demo: $(VENV)/.installed ## Install, then train tiny models and evolve a merge t
 test: $(VENV)/.installed-dev ## Install with what tests need, then run the whole suite
 	@echo "== testing: python -m pytest, on all cores"
 	@OMP_NUM_THREADS=1 $(RUN)/python -m pytest $(PARALLEL)
+
+test-browser: $(VENV)/.installed-browser ## Look at both dashboards in a headless Chromium; SCREENSHOTS=folder keeps what it sees
+	@echo "== testing: python -m pytest tests/browser"
+	@OMP_NUM_THREADS=1 OPTMERGE_SCREENSHOTS=$(SCREENSHOTS) $(RUN)/python -m pytest tests/browser
 
 test-vllm: $(VLLM_VENV)/.installed ## Install vLLM for the CPU in an environment of its own, then test the engine that uses it
 	@echo "== testing: python -m pytest tests/engines/test_vllm.py"
@@ -66,6 +70,11 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "== installing what tests need"
 	@$(RUN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-browser: $(VENV)/.installed-dev
+	@echo "== installing what drives a browser"
+	@$(RUN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[browser]'
 	@touch $@
 
 # vLLM wants another transformers than constraints.txt names, and of torch the build for the CPU: where pip does not find

@@ -20,16 +20,10 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from optmerge.errors import UsageError
+from optmerge.groups import CONF as CONF
 from optmerge.recipe import UNION
 from optmerge.registered import did_you_mean, find
 from optmerge.space.path_space import FREE, PathSettings
-
-# In a wheel conf/ lies inside the package; in a checkout beside it.
-CONF = next(
-    path
-    for path in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf")
-    if (path / "config.yaml").exists()
-)
 
 
 @dataclasses.dataclass
@@ -39,6 +33,7 @@ class SourceConfig:
     Attributes:
         path: Folder or hub id.
         search: Settings of the search whose winner it is, such as `+experiment=demo`; it gives the path.
+        licence: What it is under, such as `apache-2.0`; by default what its model card says.
         revision: Branch, tag or commit on the hub.
         over: For an adapter: alias of the checkpoint that it is merged into. By default `models.base`.
     """
@@ -47,6 +42,7 @@ class SourceConfig:
     revision: str | None = None
     over: str | None = None
     search: list[str] = dataclasses.field(default_factory=list)
+    licence: str | None = None
 
 
 @dataclasses.dataclass
@@ -191,7 +187,8 @@ class StudyConfig:
         selection: Whether the winner is chosen on validation, or is the best trial (`paper`).
         finalists: How many of the best trials race on validation.
         baselines: Whether naive merges are scored too.
-        keep_responses: Whether the responses of all trials are kept in the study's folder.
+        keep_responses: Whether the responses of all trials, and of what is judged at the end, are kept in the
+            study's folder.
         warm_start: Recipe files to begin with.
         stagnation: End after so many generations without a better trial; None never does.
         max_retries: How often a trial is tried again whose worker died.
@@ -217,6 +214,19 @@ class StudyConfig:
 
 
 @dataclasses.dataclass
+class PolicyConfig:
+    """Under what a winner is to be published.
+
+    Attributes:
+        licence: The licence that it is to carry; sources that forbid it are refused. None takes what the sources give.
+        language: Languages for the model card, such as `ja`; by default what the task says.
+    """
+
+    licence: str | None = None
+    language: list[str] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
 class Config:
     """A whole run."""
 
@@ -232,6 +242,7 @@ class Config:
     tracking: dict[str, Any] = dataclasses.field(default_factory=dict)
     launcher: dict[str, Any] = dataclasses.field(default_factory=dict)
     study: StudyConfig = dataclasses.field(default_factory=StudyConfig)
+    policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
     dry_run: bool = False
 
 

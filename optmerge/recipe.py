@@ -31,6 +31,8 @@ from optmerge.errors import UsageError
 
 RECIPE = "recipe.yaml"
 """What a recipe is called beside the weights that it describes."""
+RECIPE_KEY = "optmerge_recipe"
+"""Where a recipe stands in the metadata of the weights themselves."""
 
 FORMAT = "optmerge-recipe"
 VERSION = 1
@@ -57,6 +59,7 @@ class CheckpointNode:
             `optmerge.models.Adapter.identity`.
         tokens_sha256: Hash of its tokens' ids, see `optmerge.models.tokens_sha256`; only where the sources'
             vocabularies differ, as the merged rows then depend on it.
+        licence: What it was under when it was found, if that was known; not part of its identity.
     """
 
     location: str
@@ -65,6 +68,7 @@ class CheckpointNode:
     component: str = "model"
     over: "CheckpointNode | None" = None
     tokens_sha256: str | None = None
+    licence: str | None = None
 
     def content(self) -> dict[str, Any]:
         content = {"kind": "checkpoint", "component": self.component, "weights_sha256": self.weights_sha256}
@@ -239,16 +243,29 @@ class Recipe:
         """Content hash: equal for recipes that describe the same model, whatever the order of their sources."""
         return node_sha256(self.root)
 
-    def to_yaml(self) -> str:
+    def document(self) -> dict[str, Any]:
+        """The recipe as plain data."""
         nodes: dict[str, dict[str, Any]] = {}
         _collect(self.root, nodes)
-        document = {"format": FORMAT, "version": VERSION, "root": self.sha256}
+        document: dict[str, Any] = {"format": FORMAT, "version": VERSION, "root": self.sha256}
         if self.weights_sha256:
             document["weights_sha256"] = self.weights_sha256
         if self.merged_on:
             document["merged_on"] = self.merged_on
-        document["nodes"] = nodes
-        return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
+        return document | {"nodes": nodes}
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.document(), sort_keys=False, allow_unicode=True, width=120)
+
+    def embedded(self) -> str:
+        """The recipe as it stands in weights that travel: in one line, and without folders of this machine."""
+        return json.dumps(self.portable().document(), separators=(",", ":"), ensure_ascii=False)
+
+    def portable(self) -> "Recipe":
+        """The same recipe, in which a source that lies in a folder is called by the folder's name alone."""
+        root = _portable(self.root)
+        assert not isinstance(root, CheckpointNode)
+        return replace(self, root=root)
 
     def save(self, path: Path) -> None:
         path.write_text(self.to_yaml(), encoding="utf-8")
@@ -276,11 +293,31 @@ def _collect(node: Node, nodes: dict[str, dict[str, Any]]) -> None:
         nodes[key]["location"] = node.location
         if node.revision:
             nodes[key]["revision"] = node.revision
+        if node.licence:
+            nodes[key]["licence"] = node.licence
         if node.over:
             _collect(node.over, nodes)
     else:
         for source in node.sources.values():
             _collect(source, nodes)
+
+
+def _portable(node: Node) -> Node:
+    if isinstance(node, CheckpointNode):
+        over = None if node.over is None else _portable(node.over)
+        assert over is None or isinstance(over, CheckpointNode)
+        return replace(node, location=portable_location(node.location), over=over)
+    return replace(node, sources={alias: _portable(source) for alias, source in node.sources.items()})
+
+
+def portable_location(location: str) -> str:
+    """Where a source is, in words that mean something elsewhere: a hub id, or `./NAME` for what lies in a folder."""
+    parts = Path(location).parts
+    for place, part in enumerate(parts[:-2]):  # a folder of the hub's cache says what it is
+        if part.startswith("models--") and parts[place + 1] == "snapshots":
+            return part.removeprefix("models--").replace("--", "/")
+    is_id = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", location) and location[0] not in "." and not Path(location).exists()
+    return location if is_id else f"./{Path(location).name}"
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -300,6 +337,19 @@ def load_recipe(path: Path) -> Recipe:
         document = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise UsageError(f"{path} is not a recipe: it is not YAML ({str(error).splitlines()[0]})") from error
+    return read_recipe(document, path)
+
+
+def read_recipe(document: object, path: Path | str) -> Recipe:
+    """The recipe that plain data is.
+
+    Args:
+        document: As `Recipe.document` gives it.
+        path: Where it comes from, for messages.
+
+    Raises:
+        UsageError: As `load_recipe` does.
+    """
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise UsageError(f"{path} is not a recipe: it does not begin with 'format: {FORMAT}'")
     if document.get("version") != VERSION:
@@ -334,6 +384,7 @@ def _read_node(key: str, nodes: Mapping[str, Any], above: tuple[str, ...]) -> No
             component=str(entry.get("component", "model")),
             over=None if entry.get("over") is None else _read_over(key, str(entry["over"]), nodes, above),
             tokens_sha256=None if entry.get("tokens_sha256") is None else str(entry["tokens_sha256"]),
+            licence=None if entry.get("licence") is None else str(entry["licence"]),
         )
     elif entry["kind"] == "merge":
         node = _read_merge(key, entry, nodes, above)

@@ -1,6 +1,7 @@
 """Recipes as files and as values."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,17 @@ import pytest
 import yaml
 
 from optmerge.errors import UsageError
-from optmerge.recipe import CheckpointNode, Group, MergeNode, Node, Recipe, load_recipe, node_sha256
+from optmerge.recipe import (
+    CheckpointNode,
+    Group,
+    MergeNode,
+    Node,
+    Recipe,
+    load_recipe,
+    node_sha256,
+    portable_location,
+    read_recipe,
+)
 
 BASE = CheckpointNode("models/base", "b" * 64)
 JA = CheckpointNode("org/ja", "a" * 64, revision="main")
@@ -57,6 +68,42 @@ def test_a_recipe_comes_back_from_its_file_as_it_was(path: Path) -> None:
     recipe = Recipe(merge(), weights_sha256="d" * 64)
     recipe.save(path)
     assert load_recipe(path) == recipe
+
+
+def test_licence_of_a_source_is_kept_and_is_no_part_of_what_the_model_is(path: Path) -> None:
+    licensed = Recipe(merge(sources={"base": BASE, "ja": dataclasses.replace(JA, licence="mit"), "math": MATH}))
+    licensed.save(path)
+    assert load_recipe(path) == licensed and licensed.sha256 == Recipe(merge()).sha256
+
+
+def test_recipe_inside_weights_is_the_same_model_and_names_no_folder_of_this_machine(tmp_path: Path) -> None:
+    base = dataclasses.replace(BASE, location=str(tmp_path / "x" / "base"))
+    lora = CheckpointNode("~/secret/lora", "e" * 64, over=base)
+    below = {"base": lora, "ja": JA, "math": dataclasses.replace(MATH, location="/home/me/数学")}
+    recipe = Recipe(merge(sources={"ja": JA, "math": merge(sources=below), "base": lora}), "d" * 64, "cpu")
+    text = recipe.embedded()
+    found = read_recipe(json.loads(text), "the weights")
+    assert (found.sha256, found.weights_sha256, found.merged_on) == (recipe.sha256, "d" * 64, "cpu")
+    assert found == recipe.portable() and "\n" not in text
+    assert all(word not in text for word in ("/home", "secret", str(tmp_path)))
+    assert set(re.findall(r'"location":"([^"]+)"', text)) == {"org/ja", "./lora", "./base", "./数学"}
+
+
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [
+        ("org/model", "org/model"),
+        ("gpt2", "gpt2"),
+        ("/models/ja", "./ja"),
+        ("../ja", "./ja"),
+        ("a/b/c", "./c"),
+        ("tests/models", "./models"),  # it is there
+        ("/cache/hub/models--org--model-7b/snapshots/0123abc", "org/model-7b"),
+    ],
+)
+def test_location_says_elsewhere_what_it_says_here(location: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[1])
+    assert portable_location(location) == said
 
 
 def test_what_differing_vocabularies_need_comes_back_and_counts(path: Path) -> None:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 from rich.console import Console
 
 from optmerge.commands.percent import percent
+from optmerge.commands.policy import licence_lines, licences_of, refuse_what_forbids
 from optmerge.config import Config, options_of
 from optmerge.engines import Bench, Engine
 from optmerge.errors import UsageError
-from optmerge.flow.families import family_of
 from optmerge.models import (
     Adapter,
     Checkpoint,
@@ -30,6 +30,7 @@ from optmerge.models import (
     tokens_sha256,
 )
 from optmerge.models.layers import depth, layer_of
+from optmerge.models.licences import Declared
 from optmerge.recipe import RECIPE, CheckpointNode, Node, PathNode, load_recipe, node_sha256
 from optmerge.registered import find, source_sha256
 from optmerge.space import (
@@ -85,6 +86,7 @@ class Assembly:
     space: ParameterSpace | PathSpace
     groups: Mapping[str, TensorGroup]
     stand_ins: Mapping[str, CheckpointNode] = field(default_factory=dict)  # of sources that are recipes
+    licences: Mapping[str, Declared] = field(default_factory=dict)  # what each source is under
 
     def opened(self) -> dict[str, Checkpoint]:
         """Node hash to checkpoint, as a workbench takes them."""
@@ -147,6 +149,7 @@ def find_plugins(config: Config) -> Plugins:
     Raises:
         UsageError: If a name or setting is unknown, a value is out of its range, or the engine cannot run merges.
     """
+    refuse_what_forbids(config)
     task_module, task_options = options_of("task", config.task, "optmerge.tasks")
     sampler = Sampler(*options_of("sampler", config.sampler, "optmerge.study.samplers"))
     pruner_module, pruner_options = options_of("pruner", config.pruner, "optmerge.study.pruners")
@@ -255,6 +258,9 @@ def assemble(config: Config, plugins: Plugins, say: Say) -> Assembly:
         UsageError: If they do not, or a source holds NaN, or splits share problems.
     """
     refuse_missing(config, plugins)
+    licences = licences_of(config, ask_hub=True)
+    for line in licence_lines(config, licences):
+        say(line)
     models = config.models
     checkpoints = open_checkpoints(
         {alias: resolve(s.path, s.revision, alias=alias) for alias, s in sorted(models.sources.items())},
@@ -289,13 +295,13 @@ def assemble(config: Config, plugins: Plugins, say: Say) -> Assembly:
         raise UsageError(f"study.problems={asked}: task.search has only {len(problems['search'])}")
     if config.study.selection == "validation" and not problems["validation"]:
         raise UsageError("task.validation is empty, but study.selection=validation chooses the winner by it")
-    nodes = _nodes(config, checkpoints, fit, say)
+    nodes = _nodes(config, checkpoints, fit, licences, say)
     if config.space.path is not None:
         found = _found_recipes(config, nodes)
         path_space = _path_space(config, config.space.path, {**nodes, **found}, checkpoints)
         plugins.sampler.check(path_space.genes, len(plugins.task.objectives))
         stand_ins = {alias: nodes[alias] for alias in found}
-        return Assembly(config, plugins, checkpoints, fit, beside, path_space, {}, stand_ins)
+        return Assembly(config, plugins, checkpoints, fit, beside, path_space, {}, stand_ins, licences)
     ingredients = Ingredients(
         sources=nodes,
         base=models.base,
@@ -308,12 +314,14 @@ def assemble(config: Config, plugins: Plugins, say: Say) -> Assembly:
     groups = group_tensors(fit.names, _grouping(config))
     space = ParameterSpace(searched=_searched(config), groups=groups, ingredients=ingredients)
     plugins.sampler.check(space.genes, len(plugins.task.objectives))
-    return Assembly(config, plugins, checkpoints, fit, beside, space, groups)
+    return Assembly(config, plugins, checkpoints, fit, beside, space, groups, licences=licences)
 
 
 def _path_space(
     config: Config, path: PathSettings, nodes: Mapping[str, Node], checkpoints: Mapping[str, Checkpoint]
 ) -> PathSpace:
+    from optmerge.flow.families import family_of  # brings torch, which commands that only look do not need
+
     depths = {alias: depth(checkpoints[alias].names()) for alias in nodes}
     family_of(str(checkpoints[path.order[0]].config.get("model_type")))
     return PathSpace(path, nodes, depths, config.models.tokenizer, config.models.dtype)
@@ -337,7 +345,9 @@ def _found_recipes(config: Config, nodes: Mapping[str, CheckpointNode]) -> dict[
     return found
 
 
-def _nodes(config: Config, checkpoints: Mapping[str, Checkpoint], fit: Fit, say: Say) -> dict[str, CheckpointNode]:
+def _nodes(
+    config: Config, checkpoints: Mapping[str, Checkpoint], fit: Fit, licences: Mapping[str, Declared], say: Say
+) -> dict[str, CheckpointNode]:
     scans = {}
     for alias, checkpoint in checkpoints.items():
         scans[alias] = scan(checkpoint, percent(say, f"{alias}: hashing, and looking for NaN"))
@@ -352,6 +362,7 @@ def _nodes(config: Config, checkpoints: Mapping[str, Checkpoint], fit: Fit, say:
             revision=_commit((adapter.weights if adapter else checkpoint).folder) or source.revision,
             over=node(adapter.base.alias) if adapter else None,
             tokens_sha256=tokens_sha256(checkpoint) if fit.alignment else None,
+            licence=licences[alias].text if licences[alias].found else None,
         )
 
     return {alias: node(alias) for alias in config.models.sources}

@@ -13,14 +13,17 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from optmerge.commands.assembly import Assembly, Run
+from optmerge.commands.publishing import facts_to_publish, leave_card
 from optmerge.commands.rebuild import write_model
 from optmerge.config import Config
-from optmerge.recipe import RECIPE, PathNode, Recipe
+from optmerge.recipe import RECIPE, PathNode, Recipe, load_recipe
 from optmerge.study.charter import OpenStudy
 from optmerge.study.slots import Ledger, counted
 
 BEST, RESULT, PICTURE, WINNER = "best", "result.json", "report.png", "winner.png"
 FRONT, FRONT_PICTURE = "front", "front.png"  # of several objectives
+REPORT = "report"  # folder in a study's: a page with all pictures
+RESPONSES = "responses"  # another: what trials that run have answered
 
 
 def finished_result(config: Config, opened: OpenStudy, folder: Path) -> dict[str, Any] | None:
@@ -51,7 +54,10 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
     Returns:
         The contents of result.json, and where the tracker has registered the winner.
     """
+    from optmerge.commands.noticeboard import Noticeboard
     from optmerge.reports.figure import draw_study
+    from optmerge.reports.findings import Ending, read_responses
+    from optmerge.reports.report import write_report
     from optmerge.reports.winner import draw_winner
     from optmerge.study.result import Judge, as_json, trial_seconds
 
@@ -64,7 +70,11 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
             if not run.console.is_terminal:
                 run.console.print(f"scoring {what}", highlight=False)
 
-        result = _judge(run.assembly, run.opened, Judge(run.study, run.workbench, run.engine, task, watch))
+        responses = run.folder / RESPONSES
+        judge = Judge(
+            run.study, run.workbench, run.engine, task, watch, responses if config.study.keep_responses else None
+        )
+        result = _judge(run.assembly, run.opened, judge)
     like = run.assembly.companions
     weights_sha256 = write_model(result.winner.recipe, run.workbench, like, run.folder / BEST, replace=True)
     trials = counted(run.study.get_trials(deepcopy=False))
@@ -74,6 +84,7 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
     document["ending"] = _settings(config)
     document["objective"] = asdict(task.goal)
     document["task"] = {"name": config.task["name"], **task.facts, **run.assembly.plugins.task_version}
+    document |= facts_to_publish(run.assembly, result.winner.recipe)
     if isinstance(result.winner.recipe.root, PathNode):
         document["winner"]["agreement"] = _agreement(run, result.winner.recipe)
     draw_study(document, trials, run.folder / PICTURE)
@@ -81,9 +92,16 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
         document["objectives"] = [asdict(objective) for objective in task.objectives]
         _keep_front(document, result.front, trials, run.folder)
     draw_winner(result.winner.recipe, run.folder / WINNER)
+    told = Ending(
+        document, load_recipe(run.folder / BEST / RECIPE), task.problems("test"), read_responses(responses, document)
+    )
+    written = write_report(run.opened, run.folder / REPORT, told)
+    leave_card(document, result.winner.recipe, run.folder, run.folder / BEST)
     registered = run.tracker.finish(document, run.folder / BEST)
     # Written last: a study with a result is one that has nothing left to do.
     write_atomically(run.folder / RESULT, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    shown = [(figure.path, figure.alt) for figure in written.figures]
+    Noticeboard(run.assembly, run.opened, run.folder).end(shown)
     return document, registered
 
 

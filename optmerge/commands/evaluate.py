@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from optmerge.commands.words import sorted_out, with_own_configs
 from optmerge.config import Config, compose_config, options_of
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.registered import source_sha256
@@ -22,6 +23,22 @@ if TYPE_CHECKING:
     from optmerge.engines import Engine, Response
 
 _AT_ONCE = 256  # problems between two looks at the progress bar
+
+
+def run_evaluate(arguments: Sequence[str], console: Console) -> None:
+    """Score the model that `evaluate MODEL [split=SPLIT] [json=FILE] [SETTING ...]` names.
+
+    Raises:
+        UsageError: If a setting, the model or the problems cannot be used.
+        OptmergeError: If the model cannot be run.
+    """
+    words, locations, settings = sorted_out(with_own_configs(arguments), ["split", "json"])
+    models = [word for word in words if "=" not in word]
+    if len(models) != 1 or models[0].startswith("-"):
+        raise UsageError("write `evaluate MODEL [split=test] [json=FILE] [task=NAME and other settings]`")
+    path = Path(settings["json"]) if "json" in settings else None
+    overrides = [word for word in words if "=" in word]
+    evaluate(models[0], settings.get("split", "test"), path, locations, overrides, console)
 
 
 def evaluate(
@@ -102,7 +119,7 @@ def evaluate(
             ],
         }
         write_atomically(json_path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-        console.print(f"every problem's response and scores: {json_path}", highlight=False, soft_wrap=True)
+        console.print(f"{json_path}: every problem's response and scores", highlight=False, soft_wrap=True)
 
 
 def _engine(model: str, config: Config, locations: Mapping[str, str], console: Console) -> "Engine":

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from optmerge.commands.assembly import assemble, find_plugins
 from optmerge.commands.search import quiet_libraries, run_search
+from optmerge.commands.words import check_settings
 from optmerge.commands.worker import carried_config, named_study
 from optmerge.errors import UsageError
 from optmerge.study.charter import exists
@@ -28,6 +29,7 @@ def run_fork(overrides: Sequence[str], console: Console) -> None:
     Raises:
         UsageError: If there is no such study, it has no finished trial, or the new name is taken.
     """
+    check_settings("fork", overrides)
     quiet_libraries()
     names = [word.removeprefix("as=") for word in overrides if word.startswith("as=")]
     settings = [word for word in overrides if not word.startswith("as=")]

@@ -3,19 +3,59 @@
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from optmerge.commands.percent import percent
 from optmerge.commands.proof import Proof
+from optmerge.commands.publishing import card_of, result_of
 from optmerge.commands.rebuild import open_sources, with_bases, write_model
+from optmerge.commands.words import Parser, sorted_out
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.interchange import experiment, export_recipe, import_configuration, read_configuration
 from optmerge.recipe import CheckpointNode, MergeNode, load_recipe
 
 _MOST_PROMPTS = 100
+
+
+def run_import(arguments: Sequence[str], console: Console) -> None:
+    """Do what `import CONFIG [RECIPE] [search=FILE]` asks.
+
+    Raises:
+        UsageError: If a model cannot be had, or the configuration says what no recipe can.
+    """
+    parser = Parser("import")
+    parser.add_argument("--search")
+    parser.add_argument("configuration", type=Path)
+    parser.add_argument("rest", nargs="*")
+    asked = parser.parse_intermixed_args(arguments)
+    outs, locations, settings = sorted_out(asked.rest, ["search"])
+    search = asked.search or settings.get("search")
+    if len(outs) > 1 or any("=" in out for out in outs):
+        raise UsageError("write `import CONFIG [RECIPE]`; search=FILE and sources.ALIAS=FOLDER may follow")
+    recipe = Path(outs[0]) if outs else None
+    import_file(asked.configuration, recipe, Path(search) if search else None, locations, console)
+
+
+def run_export(arguments: Sequence[str], console: Console) -> None:
+    """Do what `export RECIPE OUT format=FORMAT` asks.
+
+    Raises:
+        UsageError: If there is no such format, the recipe has no such form, or a source cannot be had.
+    """
+    parser = Parser("export")
+    parser.add_argument("--format")
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("rest", nargs="*")
+    asked = parser.parse_intermixed_args(arguments)
+    outs, locations, settings = sorted_out(asked.rest, ["format", "prompts"])
+    form = asked.format or settings.get("format")
+    if len(outs) != 1 or "=" in outs[0] or not form:
+        raise UsageError("write `export RECIPE OUT format=mergekit`; sources.ALIAS=FOLDER may follow")
+    prompts = Path(settings["prompts"]) if "prompts" in settings else None
+    export_file(asked.recipe, Path(outs[0]), form, locations, console, prompts)
 
 
 def import_file(
@@ -152,6 +192,7 @@ def export_file(
         names=tuple(fit.names),
         bench=bench,
         companions=like,
+        card=card_of(recipe, out.absolute().name, result_of(recipe, recipe_path.parent)),
         notice=lambda line: console.print(f"note: {line}", highlight=False, markup=False, soft_wrap=True),
         write=write,
         prompts=asked,

@@ -1,6 +1,6 @@
 """The rebuild command: from a recipe to the weights that were scored, or to the proof that they are the same."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,13 +8,48 @@ from rich.console import Console
 
 from optmerge.commands.percent import percent
 from optmerge.commands.proof import Proof
+from optmerge.commands.publishing import card_of, result_of
+from optmerge.commands.words import Parser, sorted_out
 from optmerge.errors import OptmergeError, UsageError
-from optmerge.recipe import RECIPE, UNION, CheckpointNode, MergeNode, Node, PathNode, Recipe, load_recipe, node_sha256
+from optmerge.models.source_licences import CARD
+from optmerge.recipe import (
+    RECIPE,
+    RECIPE_KEY,
+    UNION,
+    CheckpointNode,
+    MergeNode,
+    Node,
+    PathNode,
+    Recipe,
+    load_recipe,
+    node_sha256,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _WORTH_COMPILING_ONCE = 2_000_000_000  # parameters
+
+
+def run_rebuild(arguments: Sequence[str], console: Console) -> None:
+    """Do what `rebuild RECIPE OUT` or `rebuild --check RECIPE` asks.
+
+    Raises:
+        UsageError: If the recipe or one of its sources cannot be had.
+        OptmergeError: If the weights are not those that were scored.
+    """
+    parser = Parser("rebuild")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("rest", nargs="*")
+    asked = parser.parse_intermixed_args(arguments)
+    folders, locations, _ = sorted_out(asked.rest)
+    if len(folders) != (0 if asked.check else 1):
+        raise UsageError("write `rebuild RECIPE OUT`, or `rebuild --check RECIPE`; sources.ALIAS=FOLDER may follow")
+    if asked.check:
+        check(asked.recipe, locations, console)
+    else:
+        rebuild(asked.recipe, Path(folders[0]), locations, console)
 
 
 def rebuild(recipe_path: Path, out: Path, locations: Mapping[str, str], console: Console) -> None:
@@ -33,7 +68,9 @@ def rebuild(recipe_path: Path, out: Path, locations: Mapping[str, str], console:
     recipe = load_recipe(recipe_path)
     workbench, like = open_sources(recipe, locations, lambda text: console.print(text, highlight=False, soft_wrap=True))
     proof = Proof.of(recipe, recipe_path.parent)
-    sha256 = write_model(recipe, workbench, like, out, proof=proof, report=percent(console.print, f"writing {out}"))
+    card = card_of(recipe, out.absolute().name, result_of(recipe, recipe_path.parent))
+    report = percent(console.print, f"writing {out}")
+    sha256 = write_model(recipe, workbench, like, out, proof=proof, card=card, report=report)
     try:
         verdict = proof.verdict(sha256)
     except OptmergeError as error:
@@ -159,6 +196,7 @@ def write_model(
     *,
     replace: bool = False,
     proof: Proof | None = None,
+    card: str | None = None,
     report: Callable[[int, int], None] | None = None,
 ) -> str:
     """Write a recipe's model as a checkpoint, the recipe beside it, whole or not at all.
@@ -170,6 +208,7 @@ def write_model(
         out: The folder to make.
         replace: Whether a folder that is there may be replaced.
         proof: Sees every tensor.
+        card: Its model card, if that is known already.
         report: Called with the bytes written so far and in all.
 
     Returns:
@@ -189,7 +228,11 @@ def write_model(
         dtype=getattr(torch, recipe.root.dtype),
         replace=replace,
         report=report,
-        companions=lambda sha256: {RECIPE: recipe.with_weights(sha256, workbench.device.type).to_yaml()},
+        companions=lambda sha256: {
+            RECIPE: recipe.with_weights(sha256, workbench.device.type).to_yaml(),
+            **({} if card is None else {CARD: card}),
+        },
+        metadata=lambda sha256: {RECIPE_KEY: recipe.with_weights(sha256, workbench.device.type).embedded()},
     )
 
 

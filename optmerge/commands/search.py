@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from optmerge.commands.assembly import Assembly, Plugins, Run, Say, assemble, find_plugins, make_sources
-from optmerge.commands.ending import BEST, finish, finished_result
+from optmerge.commands.ending import BEST, RESPONSES, finish, finished_result
+from optmerge.commands.noticeboard import Noticeboard
 from optmerge.commands.whereabouts import dashboards, report
 from optmerge.commands.workers import end_elsewhere, run_workers
 from optmerge.config import Config
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from optmerge.study.objective import Objective
 
 
-RESPONSES = "responses"  # folder in a study's: what trials that run have answered
 STAGES = "searched_sources"  # user attribute of a study: alias to the study whose winner the source is
 
 
@@ -173,7 +173,7 @@ def _search(run: Run) -> None:
     assembly, opened = run.assembly, run.opened
     proposer = assembly.plugins.sampler.proposer(assembly.space.genes, assembly.config.study.seed, opened.starts)
     with progress_line(assembly, opened, run.console) as line:
-        shown = Shown(opened, line, run.tracker)
+        shown = Shown(opened, line, run.tracker, Noticeboard(assembly, opened, run.folder))
         for _ in work(opened.study, opened.database, opened.plan, proposer, objective):
             shown.update()
         shown.update()  # others may have finished the last ones
@@ -186,12 +186,15 @@ class Shown:
         opened: The study; what ended before is known already.
         line: The progress line.
         tracker: The tracker.
+        board: Tells optuna-dashboard.
     """
 
-    def __init__(self, opened: OpenStudy, line: ProgressLine, tracker: Tracker) -> None:
+    def __init__(self, opened: OpenStudy, line: ProgressLine, tracker: Tracker, board: Noticeboard) -> None:
         self._study = opened.study
         self._line = line
         self._tracker = tracker
+        self._board = board
+        board.update()
         self._numbers = {trial.number for trial in self._ended()}
 
     def update(self) -> None:
@@ -201,6 +204,7 @@ class Shown:
                 self._numbers.add(trial.number)
                 self._line.show(trial)
                 self._tracker.trial(trial)
+        self._board.update()
 
     def _ended(self) -> "list[FrozenTrial]":
         return [trial for trial in self._study.get_trials(deepcopy=False) if trial.state.is_finished()]

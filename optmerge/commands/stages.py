@@ -27,7 +27,7 @@ def searched_sources(config: Config) -> dict[str, Config]:
         if source.search and not (Path(source.path or "nowhere") / RECIPE).is_file():
             stage = compose_config([*shared, *source.search, f"study.name={study.name}-{alias}"])
             stage.storage, stage.tracking, stage.launcher = config.storage, config.tracking, config.launcher
-            stage.engine, stage.merging = config.engine, config.merging
+            stage.engine, stage.merging, stage.policy = config.engine, config.merging, config.policy
             stages[alias] = stage
     return stages
 

@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
+from optmerge.commands.words import check_settings
 from optmerge.commands.worker import named_study
 from optmerge.study.charter import OpenStudy
 from optmerge.study.slots import DIED, ERROR, HANDED_BACK, Ledger, front_of
@@ -17,13 +18,14 @@ from optmerge.study.trial_scores import value_of
 _RECENT = timedelta(minutes=10)  # the rate is that of so long
 
 
-def print_status(overrides: Sequence[str], console: Console) -> None:
+def run_status(arguments: Sequence[str], console: Console) -> None:
     """Print workers, trials by state, best, rate and time left of a study.
 
     Raises:
         UsageError: If there is no such study.
     """
-    _, opened = named_study(overrides)
+    check_settings("status", arguments)
+    _, opened = named_study(arguments)
     control = opened.database.control(opened.study_id)
     trials = opened.study.get_trials(deepcopy=False)
     ledger = Ledger(opened.plan).update(trials)
@@ -102,18 +104,18 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
-def stop_study(overrides: Sequence[str], console: Console) -> None:
+def run_stop(arguments: Sequence[str], console: Console) -> None:
     """Tell the workers of a study to finish their trials and leave.
 
     Raises:
         UsageError: If there is no such study.
     """
-    _, opened = named_study(overrides)
+    check_settings("stop", arguments)
+    _, opened = named_study(arguments)
     opened.database.set_control(opened.study_id, stop=True)
     running = len(opened.database.running(opened.study_id))
     name = opened.study.study_name
-    console.print(
-        f"Study {name}: {running} worker{'' if running == 1 else 's'} will finish the trial at hand and leave; the "
-        "command that started it goes on with it.",
-        highlight=False,
-    )
+    left = f"{running} worker{'' if running == 1 else 's'} will finish the trial at hand and leave"
+    if not running:
+        left = "no worker is at a trial"
+    console.print(f"Study {name}: {left}; the command that started it goes on with it.", highlight=False)

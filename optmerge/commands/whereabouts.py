@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from optmerge.commands.assembly import Assembly
-from optmerge.commands.ending import BEST, PICTURE, RESULT, WINNER
+from optmerge.commands.ending import BEST, FRONT, FRONT_PICTURE, PICTURE, RESULT, WINNER
 from optmerge.recipe import RECIPE
 
 
@@ -21,14 +21,16 @@ def report(
     from optmerge.reports.table import print_result
 
     print_result(console, result)
-    for text in _whereabouts(assembly, folder, registered):
+    for text in _whereabouts(assembly, folder, registered, several="front" in result):
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _whereabouts(assembly: Assembly, folder: Path, registered: str | None) -> Iterator[str]:
+def _whereabouts(assembly: Assembly, folder: Path, registered: str | None, *, several: bool) -> Iterator[str]:
     yield ""
     yield f"model and recipe  {folder / BEST}"
     yield f"results, pictures {folder / RESULT}, {folder / PICTURE}, {folder / WINNER}"
+    if several:
+        yield f"compromises       {folder / FRONT}, {folder / FRONT_PICTURE}"
     if registered:
         yield f"registered as     {registered}"
     yield from dashboards(assembly)
@@ -46,6 +48,24 @@ def dashboards(assembly: Assembly) -> Iterator[str]:
     if command := module.command(options):
         name, _, rest = command.partition(" ")
         yield f"watch the runs    {_program(name)} {rest}"
+
+
+def setting_words(study: str, folder: Path, url: str) -> str:
+    """The settings that find a study again, for people: without passwords.
+
+    Args:
+        study: Its name.
+        folder: Its own folder.
+        url: Where its database is.
+    """
+    from optmerge.study.storage import shown_url
+
+    words, home = [f"study.name={study}"], folder.parent
+    if str(home) != "studies":
+        words.append(f"study.folder={home}")
+    if url != f"sqlite:///{home}/studies.db":
+        words.append(f"storage.url={shown_url(url)}")
+    return " ".join(words)
 
 
 def _program(name: str) -> str:

@@ -12,6 +12,7 @@ from rich.console import Console
 from optmerge.commands.assembly import Assembly, Run, assemble, find_plugins
 from optmerge.commands.ending import finish
 from optmerge.commands.search import objective_of, open_database, quiet_libraries, start_engine
+from optmerge.commands.words import check_settings
 from optmerge.commands.workers import CODE_FOLDER
 from optmerge.config import Config, compose_config, explain, masked, typed_config
 from optmerge.errors import UsageError
@@ -84,6 +85,7 @@ def run_worker(overrides: Sequence[str], console: Console) -> None:
     from optmerge.study.trial_scores import value_of
     from optmerge.study.worker import StoppedError, work
 
+    check_settings("worker", overrides)
     quiet_libraries()
     here, opened = named_study(overrides)
     config = carried_config(opened, here, overrides)

@@ -28,6 +28,7 @@ def run_workers(assembly: Assembly, opened: OpenStudy, tracker: Tracker, folder:
         StoppedError: If the study was told to stop.
         OptmergeError: If they cannot go on.
     """
+    from optmerge.commands.noticeboard import Noticeboard
     from optmerge.commands.search import Shown, progress_line
     from optmerge.study.slots import Ledger
     from optmerge.study.worker import StoppedError
@@ -35,7 +36,7 @@ def run_workers(assembly: Assembly, opened: OpenStudy, tracker: Tracker, folder:
     launcher = assembly.plugins.launcher
     ledger = Ledger(opened.plan)
     with progress_line(assembly, opened, console) as line, _crew(assembly, folder) as crew:
-        shown = Shown(opened, line, tracker)
+        shown = Shown(opened, line, tracker, Noticeboard(assembly, opened, folder))
         console.print(f"{launcher.workers} workers; what they say is in {folder / 'workers'}", highlight=False)
         while True:
             left = crew.look()  # first: those that leave when all is done must not look as if they had fled

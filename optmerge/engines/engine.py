@@ -68,12 +68,14 @@ class Response:
             stopped as it repeated itself.
         log_likelihoods: Natural logarithm of the probability of each continuation after the prompt; empty for what was
             generated.
+        greedy: Whether each continuation is what the model would have written by itself; empty where it is not known.
     """
 
     text: str
     tokens: int
     finish: Literal["stop", "length", "loop"] = "stop"
     log_likelihoods: tuple[float, ...] = ()
+    greedy: tuple[bool, ...] = ()
 
 
 class Candidate(Protocol):

@@ -209,14 +209,24 @@ class OpenAIEngine:
                 "log-probability of a first token"
             )
         before = len(await self._echo(client, stem))
-        scored = []
+        scored, greedy = [], []
         for continuation in request.continuations:
             each = await self._echo(client, request.prompt + continuation)
             scored.append(each[min(before, len(each) - 1) :])
-        return comparison(request, [len(each) for each in scored], [sum(each) for each in scored])
+            greedy.append([first for _, first in scored[-1]])
+        known = all(first is not None for one in greedy for first in one)
+        return comparison(
+            request,
+            [len(each) for each in scored],
+            [sum(value for value, _ in each) for each in scored],
+            [all(one) for one in greedy] if known else (),
+        )
 
-    async def _echo(self, client: "AsyncClient", text: str) -> list[float]:
-        """The logarithm of the probability of each token of a text; of the first it is not known, and 0 here."""
+    async def _echo(self, client: "AsyncClient", text: str) -> list[tuple[float, bool | None]]:
+        """The logarithm of the probability of each token of a text, and whether it is the likeliest, if that is told.
+
+        Of the first token neither is known; here its logarithm is 0.
+        """
         # To generate no token would do, but some servers take 0 for no limit.
         asked = {"prompt": text, "echo": True, "logprobs": 1, "max_tokens": 1}
         answer = await self._ask(client, "/completions", asked)
@@ -229,7 +239,12 @@ class OpenAIEngine:
                     f"the server at {self._url} does not give the log-probabilities of a prompt, which this task needs "
                     "(`echo` with `logprobs` in /completions)"
                 )
-            return [0.0, *(float(value) for value in given[1:count])]
+            values = [float(value) for value in given[1:count]]
+            top = (choice["logprobs"].get("top_logprobs") or [])[1:count]
+            if len(top) < len(values) or not all(top):  # some servers leave them out
+                return [(value, None) for value in (0.0, *values)]
+            firsts = [value >= max(map(float, best.values())) for value, best in zip(values, top, strict=True)]
+            return [(0.0, None), *zip(values, firsts, strict=True)]
 
     async def _ask(self, client: "AsyncClient", path: str, asked: Mapping[str, Any]) -> Any:
         """What the server answers to a request, sent again where that may help."""

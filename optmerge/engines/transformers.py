@@ -1,12 +1,17 @@
 """Responses from a model of the transformers library that stays in memory; candidates are copied into it."""
 
-import math
+import bisect
+import itertools
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from optmerge.engines import continuous
+from optmerge.engines.batch_limit import BatchLimit
 from optmerge.engines.engine import Candidate, Generate, LogLikelihood, Request, Response
+from optmerge.engines.likelihoods import Row, padded, scores
 from optmerge.engines.loops import repeats_itself
 from optmerge.engines.wording import BETWEEN_LOOKS, NOT_NUMBERS, Wording, comparison
 from optmerge.errors import OptmergeError, UsageError
@@ -20,6 +25,8 @@ READS_WEIGHTS = True  # of the folder that it is built with, if there are any
 
 _TINY = 50_000_000  # parameters
 
+log = logging.getLogger(__name__)
+
 
 @dataclass
 class Options:
@@ -27,13 +34,20 @@ class Options:
 
     Attributes:
         device: `auto` takes the GPU where there is one.
-        batch_size: Most requests answered at once; halved where memory runs out.
+        batch_size: Most requests answered at once; halved where memory runs out. By default as many as memory allows,
+            which is found by trying; 256 on the CPU.
+        continuous: Let a response take the place of one that has ended (`optmerge.engines.continuous`), where nothing
+            needs plain batches. By default on a CUDA GPU in 16 bits with flash attention installed.
+        compile: Compile what computes the next token in plain batches, over keys and values of fixed size; not for
+            paths, each of which would be compiled anew. The first batches wait for the compiler.
         threads: Threads for work on the CPU. By default all cores, or one where the model is tiny: there, handing
             work to a second thread takes longer than the work.
     """
 
     device: str = "auto"
-    batch_size: int = 256
+    batch_size: int | None = None
+    continuous: bool | None = None
+    compile: bool = False
     threads: int | None = None
 
 
@@ -41,24 +55,36 @@ def pick_device(options: Options) -> str:
     """The device that the options mean on this machine.
 
     Raises:
-        UsageError: If there is no such device here.
+        UsageError: If there is no such device here, or an option is out of its range.
     """
-    import torch
-
-    if options.batch_size < 1:
+    if options.batch_size is not None and options.batch_size < 1:
         raise UsageError(f"engine.batch_size must be at least 1, got {options.batch_size}")
     if options.threads is not None and options.threads < 1:
         raise UsageError(f"engine.threads must be at least 1, got {options.threads}")
-    if options.device == "auto":
+    device = _device(options.device)
+    if options.compile and device.startswith("cpu"):
+        from optmerge.merge.kernels import cpp_compiler
+
+        if cpp_compiler() is None:
+            raise UsageError(
+                "engine.compile=true: on the CPU it needs a C++ compiler (g++ or clang++), and there is none"
+            )
+    return device
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        kind = torch.empty(0, device=options.device).device.type
+        kind = torch.empty(0, device=name).device.type
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0][:100]
-        raise UsageError(f"engine.device={options.device} is not to be had here: {reason}") from error
+        raise UsageError(f"engine.device={name} is not to be had here: {reason}") from error
     if kind not in ("cpu", "cuda", "mps", "xpu"):
-        raise UsageError(f"engine.device={options.device} cannot run models; known are auto, cpu, cuda, mps, xpu")
-    return options.device
+        raise UsageError(f"engine.device={name} cannot run models; known are auto, cpu, cuda, mps, xpu")
+    return name
 
 
 def build(options: Options, folder: Path, dtype: str) -> "TransformersEngine":
@@ -84,18 +110,21 @@ class TransformersEngine:
         import torch
 
         self.device = pick_device(options)
-        self._batch_size = options.batch_size
+        self._limits = {kind: BatchLimit.of(options.batch_size, self.device) for kind in (Generate, LogLikelihood)}
         try:
             self._wording = Wording(folder)
             model = _load_model(folder, getattr(torch, dtype)).to(self.device).eval().requires_grad_(False)
         except (OSError, ValueError, RuntimeError) as error:
-            raise OptmergeError(f"transformers cannot load {folder}: {str(error).splitlines()[0]}") from error
+            raise OptmergeError(f"transformers cannot load {folder}: {_first_line(error)}") from error
         threads = options.threads or (1 if model.num_parameters() < _TINY else None)
         if threads:
             torch.set_num_threads(threads)
         self._model = model
         self._state: dict[str, Any] = self._model.state_dict()
         self._layers: LiveLayers | None = None
+        wanted = continuous.attention_for(model) is not None if options.continuous is None else options.continuous
+        self._compiled = options.compile
+        self._continuous = wanted and continuous.can_generate(model)
 
     def mount(self, candidate: "Candidate | LiveCandidate") -> None:
         """Merge a candidate right into the live model, or let it run the candidate's path.
@@ -130,28 +159,85 @@ class TransformersEngine:
         Raises:
             OptmergeError: If the candidate cannot answer: its logits are not numbers, or one request exhausts memory.
         """
-        order = sorted(range(len(requests)), key=lambda i: (-_length(requests[i]), i))
+        asked = [self._read(place, request) for place, request in enumerate(requests)]
+        asked.sort(key=lambda one: (-one.length, one.place))
+        kinds: dict[object, list[_Asked]] = {}
+        for one in asked:
+            kinds.setdefault(one.kind, []).append(one)
         responses: dict[int, Response] = {}
-        while order:
-            batch = _alike(requests, order[: self._batch_size])
-            batch = batch[: max(1, self._batch_size // _rows(requests[batch[0]]))]
-            try:
-                for i, response in zip(batch, self._answer([requests[i] for i in batch]), strict=True):
-                    responses[i] = response
-            except RuntimeError as error:
-                if not _out_of_memory(error) or len(batch) == 1:
-                    raise OptmergeError(f"generating failed: {str(error).splitlines()[0]}") from error
-                self._batch_size = len(batch) // 2
-                _free_memory()
-                continue
-            order = [i for i in order if i not in responses]
-        return [responses[i] for i in range(len(requests))]
+        for alike in kinds.values():
+            answered = self._continuously(alike) or self._in_batches(alike)
+            responses.update(zip((one.place for one in alike), answered, strict=True))
+        return [responses[place] for place in range(len(requests))]
 
-    def _answer(self, requests: Sequence[Request]) -> list[Response]:
-        """Responses to requests that one call can answer."""
-        if isinstance(requests[0], Generate):
-            return self._generate([request for request in requests if isinstance(request, Generate)])
-        return self._compare([request for request in requests if isinstance(request, LogLikelihood)])
+    def _continuously(self, alike: "Sequence[_Asked]") -> list[Response] | None:
+        """Responses to requests of one kind by continuous batching; None if they are for plain batches."""
+        request = alike[0].request
+        if not isinstance(request, Generate) or request.stop or request.stop_loops:
+            return None
+        if not self._continuous or self._layers is not None:
+            return None
+        prompts = [one.rows[0].tokens for one in alike]
+        try:
+            found = continuous.generate(self._model, prompts, request.max_new_tokens, sorted(self._wording.ends))
+            return [self._wording.response(tokens, request) for tokens in found]
+        except OptmergeError:
+            raise
+        except Exception as error:  # whatever the library does
+            log.warning("continuous batching fails; from now on there are plain batches: %s", _first_line(error))
+        self._continuous = False
+        _free_memory(self.device)
+        return None
+
+    def _in_batches(self, alike: "Sequence[_Asked]") -> list[Response]:
+        """Responses to requests of one kind, batch by batch."""
+        limit = self._limits[type(alike[0].request)]
+        before, responses = replace(limit), list[Response]()
+        while waiting := alike[len(responses) :]:
+            length = waiting[0].length
+            most = limit.fitting(length)
+            ends = list(itertools.accumulate(len(one.rows) for one in waiting))
+            batch = waiting[: max(1, bisect.bisect_right(ends, most))]
+            rows = min(most, ends[len(batch) - 1])
+            answered = self._tried(batch, most)
+            if answered is not None:
+                responses += answered
+                if ends[-1] > most:  # there would have been more
+                    limit.worked(rows, length)
+            elif rows > 1:
+                limit.failed(rows, length)
+            else:
+                self._limits[type(alike[0].request)] = before  # it says nothing of what others need
+                raise OptmergeError(f"memory runs out on a single request (engine.device={self.device})")
+        return responses
+
+    def _read(self, place: int, request: Request) -> "_Asked":
+        if isinstance(request, Generate):
+            rows = [Row(self._wording.prompt(request.prompt), 0)]
+            kind = (request.stop, request.max_new_tokens, request.stop_loops)
+            return _Asked(place, request, rows, len(rows[0].tokens) + request.max_new_tokens, kind)
+        rows = [Row(*self._wording.row(request.prompt, text)) for text in request.continuations]
+        return _Asked(place, request, rows, max(len(row.tokens) for row in rows), None)
+
+    def _tried(self, batch: "Sequence[_Asked]", most: int) -> list[Response] | None:
+        """Responses to requests that one call can answer; None if memory runs out."""
+        try:
+            return self._answer(batch, most)
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise OptmergeError(f"generating failed: {_first_line(error)}") from error
+        _free_memory(self.device)  # only now: while there is the error, there are the tensors of where it came from
+        return None
+
+    def _answer(self, batch: "Sequence[_Asked]", most: int) -> list[Response]:
+        if isinstance(batch[0].request, Generate):
+            return self._generate([asked.rows[0].tokens for asked in batch], batch[0].request)
+        found = scores(self._model, [asked.rows for asked in batch], self._wording.padding, most)
+        return [
+            comparison(asked.request, [row.scored for row in asked.rows], *zip(*some, strict=True))
+            for asked, some in zip(batch, found, strict=True)
+            if isinstance(asked.request, LogLikelihood)
+        ]
 
     def _stopping(self, request: Generate) -> dict[str, Any]:
         """What makes generation end at stop strings; they are cut from the text anyway, so this only saves time."""
@@ -165,72 +251,55 @@ class TransformersEngine:
             return {}
         return {"stop_strings": list(request.stop), "tokenizer": self._wording.tokenizer}
 
-    def _generate(self, requests: Sequence[Generate]) -> list[Response]:
+    def _compiling(self) -> dict[str, Any]:
+        """What makes generation run compiled code, which stays valid as candidates' weights are written in place."""
+        from transformers import CompileConfig
+
+        if not self._compiled or self._layers is not None:
+            return {}
+        config: Any = CompileConfig(mode="default", dynamic=True)  # batches differ in rows and length
+        config._compile_all_devices = True  # the CPU too
+        return {"cache_implementation": "static", "compile_config": config}
+
+    def _generate(self, prompts: Sequence[list[int]], request: Generate) -> list[Response]:
+        """Responses to prompts, to each as the request says."""
         import torch
 
-        first = requests[0]
-        ids, mask = self._padded([self._wording.prompt(request.prompt) for request in requests])
+        ids, mask = padded(prompts, self._wording.padding)
         width = ids.shape[1]
-        arguments = self._stopping(first)
-        if first.stop_loops:
+        arguments = self._stopping(request) | self._compiling()
+        if request.stop_loops:
             arguments["stopping_criteria"] = [_stop_loops(width)]
         with torch.inference_mode():
             output = self._model.generate(
                 input_ids=ids.to(self.device),
                 attention_mask=mask.to(self.device),
-                max_new_tokens=first.max_new_tokens,
+                max_new_tokens=request.max_new_tokens,
                 do_sample=False,
                 pad_token_id=self._wording.padding,
                 logits_processor=[_refuse_nan],
                 **arguments,
             )
-        return [self._wording.response(tokens, first) for tokens in output[:, width:].tolist()]
+        return [self._wording.response(tokens, request) for tokens in output[:, width:].tolist()]
 
-    def _padded(self, rows: Sequence[list[int]]) -> tuple["Tensor", "Tensor"]:
-        """Rows of tokens in one tensor, padded on the left, and where they are."""
-        import torch
 
-        width = max(len(tokens) for tokens in rows)
-        ids = torch.full((len(rows), width), self._wording.padding)
-        mask = torch.zeros((len(rows), width), dtype=torch.long)
-        for i, tokens in enumerate(rows):
-            ids[i, width - len(tokens) :] = torch.tensor(tokens)
-            mask[i, width - len(tokens) :] = 1
-        return ids, mask
+@dataclass(frozen=True)
+class _Asked:
+    """A request in tokens.
 
-    def _compare(self, requests: Sequence[LogLikelihood]) -> list[Response]:
-        """Log-likelihoods of continuations, a row each."""
-        rows = [self._wording.row(request.prompt, text) for request in requests for text in request.continuations]
-        sums: list[float] = []
-        for start in range(0, len(rows), self._batch_size):
-            sums += self._sums(rows[start : start + self._batch_size])
-        found = iter(zip((scored for _, scored in rows), sums, strict=True))
-        responses = []
-        for request in requests:
-            scored, likelihoods = zip(*(next(found) for _ in request.continuations), strict=True)
-            responses.append(comparison(request, scored, likelihoods))
-        return responses
+    Attributes:
+        place: Its number among the requests.
+        request: The request.
+        rows: The prompt, or the continuations.
+        length: Tokens of the longest row, the response included.
+        kind: Requests of the same kind can be answered together.
+    """
 
-    def _sums(self, rows: Sequence[tuple[list[int], int]]) -> list[float]:
-        """The log-likelihood of the last tokens of each row; all are padded on the left, so that these come last."""
-        import torch
-
-        ids, mask = self._padded([tokens for tokens, _ in rows])
-        width, most = ids.shape[1], max(scored for _, scored in rows)
-        with torch.inference_mode():
-            logits = self._model(
-                input_ids=ids.to(self.device),
-                attention_mask=mask.to(self.device),
-                position_ids=(mask.cumsum(1) - 1).clamp(min=0).to(self.device),
-                use_cache=False,
-                logits_to_keep=most + 1,
-            ).logits[:, :-1]
-            chosen = ids[:, width - most :, None].to(self.device)
-            each = logits.float().log_softmax(-1).gather(-1, chosen)[..., 0].double().cpu()
-        sums = [float(logs[most - scored :].sum()) for logs, (_, scored) in zip(each, rows, strict=True)]
-        if any(math.isnan(one) for one in sums):
-            raise OptmergeError(NOT_NUMBERS)
-        return sums
+    place: int
+    request: Request
+    rows: Sequence[Row]
+    length: int
+    kind: object
 
 
 def _load_model(folder: Path, dtype: Any) -> Any:
@@ -250,29 +319,6 @@ def _load_model(folder: Path, dtype: Any) -> Any:
     if (folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     return model
-
-
-def _alike(requests: Sequence[Request], order: Sequence[int]) -> list[int]:
-    """Those that one call can answer: of the first one's kind, with its stop strings and limit."""
-
-    def kind(request: Request) -> object:
-        if isinstance(request, LogLikelihood):
-            return None
-        return request.stop, request.max_new_tokens, request.stop_loops, isinstance(request.prompt, str)
-
-    return [i for i in order if kind(requests[i]) == kind(requests[order[0]])]
-
-
-def _rows(request: Request) -> int:
-    """How many rows of a batch a request takes."""
-    return len(request.continuations) if isinstance(request, LogLikelihood) else 1
-
-
-def _length(request: Request) -> int:
-    """About how long a request is."""
-    if isinstance(request, LogLikelihood):
-        return len(request.prompt) + max(len(text) for text in request.continuations)
-    return len(request.prompt if isinstance(request.prompt, str) else "".join(m.content for m in request.prompt))
 
 
 def _refuse_nan(ids: "Tensor", logits: "Tensor") -> "Tensor":
@@ -298,14 +344,22 @@ def _stop_loops(width: int) -> Any:
     return criterion
 
 
-def _free_memory() -> None:
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _free_memory(device: str) -> None:
     import torch
 
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    module = torch.get_device_module(torch.device(device).type)
+    if hasattr(module, "empty_cache"):
+        module.empty_cache()
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
     import torch
 
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    said = str(error).lower()  # what CPUs, Apple's GPUs and cuBLAS say
+    return any(part in said for part in ("can't allocate memory", "not enough memory", "out of memory", "alloc_failed"))

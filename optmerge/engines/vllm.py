@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from optmerge.engines.engine import Candidate, Generate, Request, Response
 from optmerge.engines.layout import Layout, Loading, deepened
+from optmerge.engines.likelihoods import Score
 from optmerge.engines.wording import NOT_NUMBERS, Wording, comparison
 from optmerge.errors import OptmergeError, UsageError
 
@@ -265,8 +266,8 @@ class VllmEngine:
     def _response(self, request: Request, rows: "Sequence[_Row]", outputs: Sequence[Any]) -> Response:
         if isinstance(request, Generate):
             return self._wording.response(outputs[0].outputs[0].token_ids, request)
-        found = [_log_likelihood(row, output) for row, output in zip(rows, outputs, strict=True)]
-        return comparison(request, [row.scored for row in rows], found)
+        found = [_score(row, output) for row, output in zip(rows, outputs, strict=True)]
+        return comparison(request, [row.scored for row in rows], *zip(*found, strict=True))
 
 
 @dataclass(frozen=True)
@@ -284,9 +285,10 @@ class _Row:
     settings: dict[str, Any]
 
 
-def _log_likelihood(row: _Row, output: Any) -> float:
+def _score(row: _Row, output: Any) -> Score:
     places = range(len(row.tokens) - row.scored, len(row.tokens))
-    return math.fsum(output.prompt_logprobs[place][row.tokens[place]].logprob for place in places)
+    given = [output.prompt_logprobs[place][row.tokens[place]] for place in places]
+    return Score(math.fsum(one.logprob for one in given), all(one.rank == 1 for one in given))
 
 
 def _start(options: Options, folder: Path, dtype: str, device: str, changes: Mapping[str, Any]) -> Any:

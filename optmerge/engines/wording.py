@@ -91,16 +91,19 @@ def cut_at(text: str, stop: Sequence[str]) -> int | None:
     return min((at for string in stop if (at := text.find(string)) >= 0), default=None)
 
 
-def comparison(request: LogLikelihood, scored: Sequence[int], found: Sequence[float]) -> Response:
+def comparison(
+    request: LogLikelihood, scored: Sequence[int], found: Sequence[float], greedy: Sequence[bool] = ()
+) -> Response:
     """The response to a comparison of continuations.
 
     Args:
         request: What was asked.
         scored: How many tokens of each continuation were scored.
         found: Log-likelihood of each.
+        greedy: Whether each is what the model would write by itself; empty if that is not known.
     """
     likeliest = max(range(len(found)), key=found.__getitem__)
-    return Response(request.continuations[likeliest], sum(scored), log_likelihoods=tuple(found))
+    return Response(request.continuations[likeliest], sum(scored), log_likelihoods=tuple(found), greedy=tuple(greedy))
 
 
 def _looped(tokens: Sequence[int]) -> int | None:

@@ -26,6 +26,7 @@ class Export:
         companions: What lies beside its weights.
         folder: Where to write files; it is put in place when all are there.
         notice: Takes a line that people should read.
+        card: The model card of what the recipe makes.
         write: Writes the model as an ordinary checkpoint into a new folder and says what is proven of its weights.
         prompts: What to ask the model and its other form; something of its own if empty.
     """
@@ -39,6 +40,7 @@ class Export:
     folder: Path
     notice: Callable[[str], None]
     write: Callable[[Path], str]
+    card: str | None = None
     prompts: tuple[str, ...] = ()
 
 
@@ -54,6 +56,7 @@ def export_recipe(
     companions: Any,
     notice: Callable[[str], None],
     write: Callable[[Path], str],
+    card: str | None = None,
     prompts: tuple[str, ...] = (),
 ) -> list[str]:
     """Write a recipe in another form into a new folder, whole or not at all.
@@ -68,6 +71,7 @@ def export_recipe(
         bench: As in `Export`.
         companions: As in `Export`.
         notice: As in `Export`.
+        card: As in `Export`.
         write: As in `Export`.
         prompts: As in `Export`.
 
@@ -80,5 +84,5 @@ def export_recipe(
     """
     build = find(FORMATS, form, "format").build
     with staged(out, nbytes=0, replace=False) as folder:
-        build(Export(recipe, sources, locations, names, bench, companions, folder, notice, write, prompts))
+        build(Export(recipe, sources, locations, names, bench, companions, folder, notice, write, card, prompts))
         return sorted(path.name for path in folder.iterdir())

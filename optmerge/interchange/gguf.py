@@ -5,7 +5,7 @@ import importlib.util
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.interchange.export import Export
 from optmerge.models.vocabulary import vocabulary_size
-from optmerge.recipe import RECIPE
+from optmerge.recipe import RECIPE, RECIPE_KEY, load_recipe
 
 # What tokenizers like to disagree on: white space, digits, signs, scripts.
 _AWKWARD = (
@@ -47,7 +47,7 @@ def write_and_ask(export: Export, kind: str, *, least: float, widest: float) -> 
     from optmerge.interchange.gguf_vocabulary import WORDS, gguf_vocabulary
     from optmerge.interchange.likeness import NEW_TOKENS, ask, before_special, likeness, prompts_for
     from optmerge.interchange.llama_cpp import ask_llama_cpp
-    from optmerge.interchange.plain import open_model, open_tokenizer, plain_model
+    from optmerge.interchange.plain import open_model, open_tokenizer, plain_model, write_card
     from optmerge.models import Checkpoint
 
     check_config(export.companions.config)
@@ -58,7 +58,7 @@ def write_and_ask(export: Export, kind: str, *, least: float, widest: float) -> 
     with plain_model(export) as folder:
         texts = {
             "general.name": f"optmerge {export.recipe.sha256[:12]}",
-            "optmerge.recipe": (export.folder / RECIPE).read_text(encoding="utf-8"),
+            RECIPE_KEY: load_recipe(export.folder / RECIPE).embedded(),
         }
         halves = write_gguf(path, Checkpoint.open(folder, "model", kept=False), kind, vocabulary, texts)
         model = open_model(folder, export.recipe.root.dtype)
@@ -88,4 +88,7 @@ def write_and_ask(export: Export, kind: str, *, least: float, widest: float) -> 
         export.notice(f"the model looks back over {window} tokens, llama.cpp over all: longer texts may differ")
     if halves:
         export.notice(f"{halves} matrices are stored in float16, as their rows are no multiple of Q8_0's 32 entries")
+    write_card(
+        export, f"{path.name}: a GGUF file for llama.cpp, its matrices in {kind}. Loaded and held against it, {said}."
+    )
     export.notice(f"loaded and held against the model: {said}; {path.stat().st_size / 1e6:.1f} MB")

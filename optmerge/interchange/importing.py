@@ -23,6 +23,7 @@ from optmerge.models import (
     scan,
     tokens_sha256,
 )
+from optmerge.models.source_licences import licence_of
 from optmerge.recipe import DTYPES, UNION, CheckpointNode, MergeNode, Node, Recipe
 
 Say = Callable[[str], None]
@@ -174,12 +175,14 @@ def _nodes(sources: _Sources, fit: Fit, report: Callable[[str], Callable[[int, i
         checkpoint, below = sources.checkpoints[alias], sources.below.get(alias)
         location = sources.locations[alias]
         folder, revision = Path(location).expanduser(), sources.revisions[alias]
+        said = licence_of(location, revision)
         return CheckpointNode(
             location=str(folder.absolute()) if folder.is_dir() else location,
             weights_sha256=scans[alias].weights_sha256,
             revision=None if folder.is_dir() else _commit(resolve(location, revision)) or revision,
             over=None if below is None else node(below),
             tokens_sha256=tokens_sha256(checkpoint) if fit.alignment else None,
+            licence=said.text if said.found else None,
         )
 
     return {alias: node(alias) for alias in sorted(sources.aliases.values())}

@@ -9,6 +9,7 @@ from typing import Any
 
 from optmerge.interchange.export import Export
 from optmerge.interchange.formats import fold
+from optmerge.models.source_licences import CARD
 from optmerge.recipe import RECIPE, PathNode
 
 
@@ -30,6 +31,14 @@ def plain_model(export: Export) -> Iterator[Path]:
             export.notice(f"rebuilt: {export.write(folder)}")
         (export.folder / RECIPE).write_bytes((folder / RECIPE).read_bytes())
         yield folder
+
+
+def write_card(export: Export, form: str) -> None:
+    """Write the model's card, if it has one, with a word on the form that it has here, which what it says is not of."""
+    if export.card:
+        end = export.card.index("\n---\n", 3) + len("\n---\n")  # of what the hub reads
+        note = f"\n> **In another form.** {form} All below is of the model as it was before.\n"
+        (export.folder / CARD).write_text(export.card[:end] + note + export.card[end:], encoding="utf-8")
 
 
 def open_model(folder: Path, dtype: str) -> Any:

@@ -108,7 +108,7 @@ class Kernels:
                 package.unlink(missing_ok=True)
         if not self.compile_missing:
             return None
-        if not _compiler():
+        if not cpp_compiler():
             raise OSError("there is no C++ compiler (g++ or clang++) here")
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{package}.lock"):  # workers of one machine compile once
@@ -208,5 +208,6 @@ def _processor() -> str:
     return next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "")
 
 
-def _compiler() -> str | None:
+def cpp_compiler() -> str | None:
+    """The C++ compiler that PyTorch would call, if there is one."""
     return os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")

@@ -8,7 +8,7 @@ from optmerge.models.adapter_config import ADAPTER_CONFIG, ADAPTER_PICKLE, ADAPT
 from optmerge.models.checkpoint import PICKLE, SAFETENSORS, weight_files
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_COMPANIONS = ["*.json", "*.txt", "*.model", "*.jinja"]  # config, index and tokenizer files
+_COMPANIONS = ["*.json", "*.txt", "*.model", "*.jinja", "README.md"]  # model card too
 _SECONDS = 3.0  # how long planning waits for the hub
 
 

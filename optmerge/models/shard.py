@@ -69,6 +69,19 @@ def read_header(path: Path) -> dict[str, Entry]:
         ValueError: If the file is no safetensors file, or is shorter or longer than its header says; the message
             continues a sentence that begins with the file's name.
     """
+    return _read_header(path)[0]
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a file says of itself beside its tensors.
+
+    Raises:
+        ValueError: As `read_header` does.
+    """
+    return _read_header(path)[1]
+
+
+def _read_header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
     size = path.stat().st_size
     with path.open("rb") as file:
         first = file.read(8)
@@ -82,7 +95,7 @@ def read_header(path: Path) -> dict[str, Entry]:
         raw = file.read(length)
     try:
         header = json.loads(raw)
-        header.pop("__metadata__", None)
+        metadata = header.pop("__metadata__", None) or {}
         entries = {name: _entry(value, data_start=8 + length) for name, value in header.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError("is not a safetensors file: its header cannot be read") from error
@@ -95,7 +108,7 @@ def read_header(path: Path) -> dict[str, Entry]:
         raise ValueError(f"is truncated: {size} bytes of {expected}")
     if size > expected:
         raise ValueError(f"is longer than its header says: {size} bytes instead of {expected}")
-    return entries
+    return entries, {str(key): str(value) for key, value in metadata.items()}
 
 
 def map_tensor(path: Path, entry: Entry) -> "Tensor":
@@ -123,18 +136,21 @@ def map_tensor(path: Path, entry: Entry) -> "Tensor":
     return flat.view(torch_dtype(entry.dtype)).reshape(entry.shape)
 
 
-def lay_out(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[bytes, dict[str, Entry]]:
+def lay_out(
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str] | None = None
+) -> tuple[bytes, dict[str, Entry]]:
     """The start of a file that will hold these tensors, and where each one goes.
 
     Args:
         tensors: dtype (as safetensors calls it) and shape of each.
+        metadata: What the file says of itself.
 
     Returns:
         The bytes before the data, and the place of each tensor.
     """
     # Wide items first, as the safetensors library does: every tensor then starts at a multiple of its item size.
     order = sorted(tensors, key=lambda name: (-ITEM_BYTES[tensors[name][0]], name))
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, object] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     offset = 0
     places: dict[str, Entry] = {}
     for name in order:

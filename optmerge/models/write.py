@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from optmerge.models.companions import Companions
 
 MAX_SHARD_BYTES = 5_000_000_000
+_NO_HASH = "0" * 64  # stands for the hash of the weights until they are written
 # transformers refuses to save a model whose generation config has these without do_sample.
 SAMPLING_OPTIONS = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
+Metadata = Callable[[str], Mapping[str, str]]
+"""Told the hash of the weights, what a safetensors file is to say of itself; as long for one hash as for another."""
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]
 """dtype (as safetensors calls it) and shape of every tensor of a checkpoint."""
 
@@ -40,6 +43,7 @@ def write_checkpoint(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     replace: bool = False,
     companions: Callable[[str], Mapping[str, str]] | None = None,
+    metadata: Metadata | None = None,
     report: Callable[[int, int], None] | None = None,
 ) -> str:
     """Write a model that plain `AutoModelForCausalLM.from_pretrained(folder)` loads.
@@ -56,6 +60,7 @@ def write_checkpoint(
         max_shard_bytes: A file grows no larger, unless one tensor does.
         replace: Whether a folder that is there may be replaced, with all that is in it.
         companions: Told the hash of the weights, gives the text files to write beside them, by name.
+        metadata: What every safetensors file says of itself.
         report: Called after every tensor with the bytes written so far and in all.
 
     Returns:
@@ -68,7 +73,7 @@ def write_checkpoint(
     """
     layout = {name: (dtype_name(dtype), tuple(shape)) for name, shape in shapes.items()}
     with staged(folder, nbytes=layout_bytes(layout), replace=replace) as staging:
-        weights_sha256 = fill_folder(staging, tensors, like, layout, dtype, max_shard_bytes, report)
+        weights_sha256 = fill_folder(staging, tensors, like, layout, dtype, max_shard_bytes, report, metadata)
         for name, text in (companions(weights_sha256) if companions else {}).items():
             (staging / name).write_text(text, encoding="utf-8")
         return weights_sha256
@@ -82,11 +87,12 @@ def fill_folder(
     dtype: "torch.dtype",
     max_shard_bytes: int = MAX_SHARD_BYTES,
     report: Callable[[int, int], None] | None = None,
+    metadata: Metadata | None = None,
 ) -> str:
     """Write a model into a folder that is there; the arguments are those of `write_checkpoint` and `write_weights`."""
     copy_companions(like.folder, folder)
     write_json(folder / "config.json", _merged_config(like.config, layout, str(dtype).removeprefix("torch.")))
-    return write_weights(folder, tensors, layout, max_shard_bytes, report)
+    return write_weights(folder, tensors, layout, max_shard_bytes, report, metadata)
 
 
 def write_weights(
@@ -95,6 +101,7 @@ def write_weights(
     layout: Layout,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     report: Callable[[int, int], None] | None = None,
+    metadata: Metadata | None = None,
 ) -> str:
     """Stream tensors into safetensors files, with an index if they are several.
 
@@ -104,6 +111,7 @@ def write_weights(
         layout: What will come.
         max_shard_bytes: A file grows no larger, unless one tensor does.
         report: Called after every tensor with the bytes written so far and in all.
+        metadata: What every file says of itself.
 
     Returns:
         The hash of the weights.
@@ -119,7 +127,7 @@ def write_weights(
         write_json(folder / f"{SAFETENSORS}.index.json", index)
     done, hashed, coming = 0, WeightsHash(), _as_announced(tensors, layout)
     for file_name, names in shards.items():
-        header, places = lay_out({name: layout[name] for name in names})
+        header, places = lay_out({name: layout[name] for name in names}, metadata and metadata(_NO_HASH))
         with (folder / file_name).open("wb") as file:
             file.write(header)
             for name, tensor in islice(coming, len(names)):
@@ -132,7 +140,21 @@ def write_weights(
             file.flush()
             os.fsync(file.fileno())  # the rename that follows must not outlive the data on a power cut
     next(coming, None)  # the check that nothing is left
-    return hashed.hexdigest()
+    weights_sha256 = hashed.hexdigest()
+    if metadata:  # which may name the hash, and it is known only now
+        for file_name, names in shards.items():
+            _rewrite_header(folder / file_name, {name: layout[name] for name in names}, metadata, weights_sha256)
+    return weights_sha256
+
+
+def _rewrite_header(path: Path, layout: Layout, metadata: Metadata, weights_sha256: str) -> None:
+    before, after = (lay_out(layout, metadata(sha256))[0] for sha256 in (_NO_HASH, weights_sha256))
+    if len(after) != len(before):
+        raise ValueError(f"the metadata of {path.name} is longer for one hash than for another")
+    with path.open("r+b") as file:
+        file.write(after)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def copy_companions(source: Path, target: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from optmerge.tasks import Objective
 
@@ -34,21 +35,28 @@ def print_result(console: Console, result: Mapping[str, Any]) -> None:
         table.add_row(label, *_cells(entry["test"], goal))
     table.add_section()
     winner = result["winner"]
-    table.add_row(f"[bold]{winner_name(result)}[/bold] (trial {winner['trial']})", *_cells(winner["test"], goal))
+    found = Text.assemble((winner_name(result), "bold"), f" (trial {winner['trial']})")
+    table.add_row(found, *_cells(winner["test"], goal))
     for name, entry in result.get("ablations", {}).items():
         table.add_row(f"  the same, {name}", *_cells(entry["test"], goal))
     console.print(table)
     if "agreement" in winner:
         found, path = winner["agreement"], winner["path_test"]["score"]
-        held = "" if found["holds"] else "[bold]not proven to be the path that was searched[/bold]: "
+        held = (
+            Text() if found["holds"] else Text.assemble(("not proven to be the path that was searched", "bold"), ": ")
+        )
         console.print(
-            f"The winner's folder was loaded and held against its path: {held}{found['summary']}; the path itself "
-            f"scores {goal.shown(path)} on test.",
+            Text.assemble(
+                "The winner's folder was loaded and held against its path: ",
+                held,
+                f"{found['summary']}; the path itself scores {goal.shown(path)} on test.",
+            ),
             highlight=False,
             soft_wrap=True,
         )
     for name, below in winner.get("broken", {}).items():
-        console.print(f"[bold]No trial kept the guard {name}[/bold]: the winner is {below:.4g} below its floor.")
+        kept = (f"No trial kept the guard {name}", "bold")
+        console.print(Text.assemble(kept, f": the winner is {below:.4g} below its floor."), soft_wrap=True)
     if "front" in result:
         _print_front(console, result, goal)
     others = {name: mean for name, mean in winner.get("means", {}).items() if "/" in name}
@@ -59,7 +67,7 @@ def print_result(console: Console, result: Mapping[str, Any]) -> None:
     counts = result["trials"]
     console.print(
         f"The winner scored {goal.shown(winner['search'])} in the search{validation}, "
-        f"{goal.shown(winner['test']['score'])} on test.{_selection(result)} "
+        f"{goal.shown(winner['test']['score'])} on test.{told_from_rivals(result)} "
         f"Trials: {counts['complete']} complete, {counts['pruned']} pruned, {counts['failed']} failed; "
         f"{result['problem_evaluations']} problems answered of {result['problem_evaluations_unpruned']}.",
         highlight=False,
@@ -120,7 +128,7 @@ def _best(entries: Mapping[str, Any], goal: Objective) -> tuple[str | None, str]
     return name, "" if name is None else goal.shown(entries[name]["test"]["score"])
 
 
-def _selection(result: Mapping[str, Any]) -> str:
+def told_from_rivals(result: Mapping[str, Any]) -> str:
     """How sure it is that the winner is the best of the finalists."""
     found = result["winner"].get("selection")
     if found is None or found["finalists"] < 2:

@@ -352,6 +352,27 @@ class Database(RDBStorage):
 
         return self._read(act)
 
+    def annotate(self, attributes: Mapping[int, Mapping[str, Any]]) -> None:
+        """Give trials system attributes that say nothing of their results, those that have ended too.
+
+        Optuna's storage refuses that for trials that have ended, and takes a transaction for each.
+
+        Args:
+            attributes: Trial id to attributes, which replace those of the same name.
+        """
+
+        def act(connection: Connection) -> None:
+            for trial_id, given in attributes.items():
+                of_these = (_SYSTEM.c.trial_id == trial_id) & _SYSTEM.c.key.in_(given)
+                connection.execute(_SYSTEM.delete().where(of_these))
+                rows = [
+                    {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in given.items()
+                ]
+                connection.execute(_SYSTEM.insert(), rows)
+
+        if attributes:
+            self._transact(act)
+
     # What Optuna's own storage does, but patiently.
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
@@ -433,7 +454,7 @@ class Database(RDBStorage):
             _PARAMS,
             *(_PARAMS.c.param_name, _PARAMS.c.param_value, _PARAMS.c.distribution_json),
             order=_PARAMS.c.param_id,
-            but=_TRIALS.c.trial_id.not_in(known) if known else None,
+            but=self._genes_read(known),
         )
         for trial_id, name, value, text in genes if len(known) < len(trials) else ():
             distribution = self._distribution(text)
@@ -454,6 +475,10 @@ class Database(RDBStorage):
             _REPORTS, _REPORTS.c.step, _REPORTS.c.intermediate_value, _REPORTS.c.intermediate_value_type
         ):
             trials[trial_id].intermediate_values[step] = reported(value, kind)
+
+    def _genes_read(self, known: Sequence[int]) -> Any:
+        """Which genes are read: of all trials but those whose genomes are known."""
+        return _TRIALS.c.trial_id.not_in(known) if known else sqlalchemy.true()
 
     def _get_study(self, connection: Connection, study_id: int) -> None:
         if connection.execute(select(_STUDIES.c.study_id).where(_STUDIES.c.study_id == study_id)).scalar() is None:

@@ -33,13 +33,23 @@ class Memory:
             for line in path.read_bytes().split(b"\n"):
                 try:
                     record = json.loads(line)
-                    response = record["response"] | {"log_likelihoods": tuple(record["response"]["log_likelihoods"])}
-                    self._known[record["id"]] = Response(**response)
-                except (ValueError, KeyError, TypeError):  # the last line of a worker that died while it wrote
+                    response = record["response"]
+                    lists = {name: tuple(value) for name, value in response.items() if isinstance(value, list)}
+                    self._known[record["id"]] = Response(**{**response, **lists})
+                except (
+                    ValueError,
+                    KeyError,
+                    TypeError,
+                    AttributeError,
+                ):  # the last line of a worker that died while it wrote
                     continue
 
     def get(self, problem: Problem) -> Response | None:
         return self._known.get(problem.id)
+
+    def texts(self) -> dict[str, str]:
+        """What was answered, by the problems' ids."""
+        return {problem: response.text for problem, response in self._known.items()}
 
     def add(self, problems: Sequence[Problem], responses: Sequence[Response]) -> None:
         """Remember responses, by one write that others do not cut in two."""

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from optmerge.space import SearchSpace
 from optmerge.study.ease import SOURCES
 from optmerge.study.evaluation import Evaluation, answer
 from optmerge.study.interval import Score, bootstrap
+from optmerge.study.memory import Memory
 from optmerge.study.paired_test import paired_p_value
 from optmerge.study.pareto import spread
 from optmerge.study.slots import DIED, ERROR, HANDED_BACK, Plan, counted, front_of, slot_of, violation
@@ -26,7 +28,7 @@ from optmerge.tasks import Objective, Task
 log = logging.getLogger(__name__)
 
 _LOOKS, _LEVEL = 4, 0.05  # at a race of finalists: how often, and the chance of dismissing an equal in all of them
-_EVALUATION = "evaluation"  # prefix of the study's user attributes that keep final scores
+EVALUATION = "evaluation"  # prefix of the study's user attributes that keep final scores
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Tested:
 
     test: Score
     means: Mapping[str, float]
+    recipe_sha256: str
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ class Baseline:
     setting: str
     test: Score
     means: Mapping[str, float]
+    recipe_sha256: str
 
 
 @dataclass(frozen=True)
@@ -127,16 +131,24 @@ class Judge:
         engine: Answers.
         task: Scores.
         watch: Called with what is being judged, before each.
+        responses: Folder where responses are kept, if they are wanted.
     """
 
     def __init__(
-        self, study: optuna.Study, workbench: Bench, engine: Engine, task: Task, watch: Callable[[str], None]
+        self,
+        study: optuna.Study,
+        workbench: Bench,
+        engine: Engine,
+        task: Task,
+        watch: Callable[[str], None],
+        responses: Path | None = None,
     ) -> None:
         self._study = study
         self._workbench = workbench
         self._engine = engine
         self._task = task
         self._watch = watch
+        self._responses = responses
 
     def scores(
         self, recipe: Recipe, split: Literal["validation", "test"], label: str, *, folded: bool = True
@@ -162,7 +174,7 @@ class Judge:
     ) -> NDArray[np.float64]:
         """As `scores`, NaN but for the problems at some positions, and others that were answered before."""
         metric, problems = self._task.goal.name, self._task.problems(split)
-        key = f"{_EVALUATION}:{split}{'' if folded else ':path'}:{recipe.sha256}"
+        key = f"{EVALUATION}:{split}{'' if folded else ':path'}:{recipe.sha256}"
         kept = {name: decode(scores) for name, scores in self._study.user_attrs.get(key, {}).items()}
         evaluation = Evaluation(kept)
         unseen = evaluation.unseen() if kept else np.ones(len(problems), dtype=bool)
@@ -171,11 +183,20 @@ class Judge:
             if not kept:  # at a race, once
                 self._watch(f"{split}: {label}")
             self._engine.mount(self._workbench.final(recipe) if folded else self._workbench.candidate(recipe))
-            answer(self._engine, self._task, problems, wanted, evaluation)
+            answer(self._engine, self._task, problems, wanted, evaluation, self._memory(key, afresh=not kept))
             encoded = {name: encode(scores) for name, scores in evaluation.scores.items()}
             self._study.set_user_attr(key, encoded)
             kept = {name: decode(scores) for name, scores in encoded.items()}
         return kept.get(metric, np.full(len(problems), np.nan))
+
+    def _memory(self, key: str, *, afresh: bool) -> Memory:
+        """Where the responses go. What was left by a process that ended too early is not taken for this one's."""
+        if self._responses is None:
+            return Memory(None)
+        path = final_responses(self._responses, key.removeprefix(f"{EVALUATION}:"))
+        if afresh:
+            path.unlink(missing_ok=True)
+        return Memory(path)
 
     def best(self, recipes: Mapping[str, Recipe], what: str) -> "Best":
         """The recipe that is best on validation, the first of equals.
@@ -227,12 +248,22 @@ class Judge:
 
     def tested(self, recipe: Recipe, label: str) -> Tested:
         """All that a recipe scores on test."""
-        return Tested(self.test(recipe, label), self.means(recipe, "test"))
+        return Tested(self.test(recipe, label), self.means(recipe, "test"), recipe.sha256)
 
     def means(self, recipe: Recipe, split: Literal["validation", "test"]) -> dict[str, float]:
         """The mean of every score on a split that was answered before."""
-        kept = self._study.user_attrs[f"{_EVALUATION}:{split}:{recipe.sha256}"]
+        kept = self._study.user_attrs[f"{EVALUATION}:{split}:{recipe.sha256}"]
         return {name: float(np.nanmean(decode(scores))) for name, scores in kept.items()}
+
+
+def final_responses(folder: Path, judged: str) -> Path:
+    """The file of the responses of a model that was judged.
+
+    Args:
+        folder: Where a study keeps responses.
+        judged: Split and recipe's hash, as in `test:9b1c...`.
+    """
+    return folder / f"{judged.replace(':', '-')}.jsonl"
 
 
 def ranked(study: optuna.Study, goal: Objective) -> list[FrozenTrial]:
@@ -339,7 +370,7 @@ def judge_baselines(judge: Judge, baselines: Mapping[str, Mapping[str, Recipe]])
         try:
             setting = judge.best(settings, name).name if len(settings) > 1 else next(iter(settings))
             found = judge.tested(settings[setting], f"{name} {setting}".strip())
-            judged[name] = Baseline(setting, found.test, found.means)
+            judged[name] = Baseline(setting, found.test, found.means, found.recipe_sha256)
         except OptmergeError as error:
             log.warning("%s is left out: %s", name, error)
     return judged
@@ -383,13 +414,13 @@ def as_json(
         "ablations": {name: asdict(tested) for name, tested in result.ablations.items()},
         **({"front": [_compromise(one) for one in result.front]} if result.front else {}),
         "trials": states,
-        "problem_evaluations": sum(trial.user_attrs.get(PROBLEMS, 0) for trial in trials) + _asked_of_sources(study),
+        "problem_evaluations": sum(trial.user_attrs.get(PROBLEMS, 0) for trial in trials) + asked_of_sources(study),
         "problem_evaluations_unpruned": (states["complete"] + states["pruned"]) * search_problems,
         "seconds": round(seconds, 1),
     }
 
 
-def _asked_of_sources(study: optuna.Study) -> int:
+def asked_of_sources(study: optuna.Study) -> int:
     """How many search problems the sources answered, so that they could be told easy from hard."""
     found = study.user_attrs.get(SOURCES, {})
     return sum(max(len(decode(scores)) for scores in metrics.values()) for metrics in found.values())

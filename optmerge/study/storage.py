@@ -18,7 +18,14 @@ from optmerge.study.database import Database
 _TRIES, _PAUSE = 5, 0.3  # to create the tables, and seconds between
 
 
-def open_storage(url: str, *, patience: float = 600.0, beat: float = 15.0, grace: float = 60.0) -> Database:
+def open_storage(
+    url: str,
+    *,
+    patience: float = 600.0,
+    beat: float = 15.0,
+    grace: float = 60.0,
+    kind: Callable[..., Database] = Database,
+) -> Database:
     """Open a study database, creating its tables where there are none.
 
     Args:
@@ -26,6 +33,7 @@ def open_storage(url: str, *, patience: float = 600.0, beat: float = 15.0, grace
         patience: Seconds for which a server that stops answering later is waited for.
         beat: Seconds between two signs of life of a worker.
         grace: Seconds after which a trial without one is given to another worker.
+        kind: What makes it of an address and these numbers.
 
     Raises:
         UsageError: If the URL is malformed, its driver is not installed, or the database cannot be reached or is
@@ -47,7 +55,7 @@ def open_storage(url: str, *, patience: float = 600.0, beat: float = 15.0, grace
         _make_folder(Path(str(parsed.database)), shown)
     try:
         storage = _created(
-            lambda: Database(url, patience=patience, beat=beat, grace=grace, engine_kwargs=_engine(parsed, is_file))
+            lambda: kind(url, patience=patience, beat=beat, grace=grace, engine_kwargs=_engine(parsed, is_file))
         )
     except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError, ValueError, sqlite3.Error) as error:
         raise UsageError(f"storage.url={shown}: cannot open this database: {_reason(error, parsed)}") from error

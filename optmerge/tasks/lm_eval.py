@@ -183,10 +183,11 @@ class LmEvalTask:
         """The metrics of a response by name; of a group also the objective, as the module says, and how easy it was."""
         document = cast("Document", problem)
         task = self._subtasks[document.subtask]
-        found = task.score(document.asked, response)
+        metric = task.metric(self._options.metric)
+        found = task.score(document.asked, response, metric)
         if not self._selection.group:
             return found
-        value = found[task.metric(self._options.metric)]
+        value = found[metric]
         return {
             self._name: value * document.weight,
             SORTING: APART * list(self._subtasks).index(document.subtask) + value,

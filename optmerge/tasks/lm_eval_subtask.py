@@ -29,6 +29,8 @@ _SEED = 1234  # what lm-eval draws few-shot examples with unless told otherwise
 # Aggregations that score each document by itself and take the mean; the second estimates it by the bootstrap.
 _MEANS = ("lm_eval.api.metrics.brier_score", "lm_eval.tasks.japanese_leaderboard.ja_leaderboard_xlsum.rouge2_agg")
 
+_BY_ITSELF = "it asks whether the model would write a text by itself"
+
 # Settings of a task that say where its data lie; what matters are the data.
 _WHEREABOUTS = ("dataset_path", "dataset_name", "dataset_kwargs", "metadata", "task", "task_alias", "tag")
 
@@ -60,11 +62,13 @@ class Metric:
         key: What lm-eval calls it, and the filter before it.
         value: From what lm-eval says of a document to a number.
         direction: Whether more is better.
+        greedy: Whether it asks if the model would write a text by itself.
     """
 
     key: tuple[str, str]
     value: Callable[[Any], float]
     direction: Literal["maximize", "minimize"]
+    greedy: bool = False
 
 
 class Subtask:
@@ -159,10 +163,23 @@ class Subtask:
             return LogLikelihood("", (first[0],))
         return _comparison([instance.args for instance in asked.instances])
 
-    def score(self, asked: Asked, response: Response) -> dict[str, float]:
-        """The metrics of a document by name."""
-        found = self._found(asked, response)
-        return {name: metric.value(found[metric.key]) for name, metric in self.metrics.items()}
+    def score(self, asked: Asked, response: Response, wanted: str) -> dict[str, float]:
+        """The metrics of a document by name, without those that ask what the engine does not say.
+
+        Args:
+            asked: The document.
+            response: What a model answered.
+            wanted: The metric that cannot be left out.
+
+        Raises:
+            UsageError: If that one asks what the engine does not say.
+        """
+        greedy = response.greedy if _has_one_context(asked.instances) else ()
+        known = {name: metric for name, metric in self.metrics.items() if greedy or not metric.greedy}
+        if wanted not in known:
+            raise UsageError(f"task.metric={wanted}: {_BY_ITSELF}, which this engine does not say")
+        found = self._found(asked, response, greedy or (False,) * len(asked.instances))
+        return {name: metric.value(found[metric.key]) for name, metric in known.items()}
 
     def definition(self) -> object:
         """What decides its scores beside the documents: plain data."""
@@ -210,8 +227,14 @@ class Subtask:
             choices[one] if isinstance(one, int) and 0 <= one < len(choices) else str(one) for one in right
         )
 
-    def _found(self, asked: Asked, response: Response, greedy: bool = False) -> dict[tuple[str, str], Any]:
-        """What lm-eval says of a document, by metric and filter."""
+    def _found(self, asked: Asked, response: Response, greedy: Sequence[bool]) -> dict[tuple[str, str], Any]:
+        """What lm-eval says of a document, by metric and filter.
+
+        Args:
+            asked: The document.
+            response: What a model answered.
+            greedy: Whether it would write each continuation by itself.
+        """
         answers = _answers(asked.instances, response, greedy)
         instances = [
             replace(instance, resps=answer, filtered_resps={})
@@ -242,14 +265,16 @@ class Subtask:
         else:
             made_up = tuple(-1.0 - i for i in range(len(request.continuations)))
             response = Response("", 1, log_likelihoods=made_up)
-        found, other = (self._found(asked, response, greedy) for greedy in (False, True))
+        found, other = (self._found(asked, response, (greedy,) * len(instances)) for greedy in (False, True))
+        alike = _has_one_context(instances)
         filters = {name for _, name in found}
         return {
-            metric if len(filters) == 1 else f"{metric}/{name}": self._measure(metric, name, value, other[metric, name])
-            for (metric, name), value in found.items()
+            metric if len(filters) == 1 else f"{metric}/{name}": self._measure(metric, name, value, other[key], alike)
+            for key, value in found.items()
+            for metric, name in (key,)
         }
 
-    def _measure(self, metric: str, name: str, value: Any, other: Any) -> Metric | str:
+    def _measure(self, metric: str, name: str, value: Any, other: Any, alike: bool) -> Metric | str:
         """How a metric is read off a document, or why it cannot be.
 
         Args:
@@ -257,6 +282,7 @@ class Subtask:
             name: The filter.
             value: What lm-eval says of some document.
             other: The same if the continuation, or all, were what the model would write.
+            alike: Whether all continuations follow the same text.
         """
         from lm_eval.api.metrics import mean
 
@@ -267,10 +293,11 @@ class Subtask:
         number: Callable[[Any], float] = float if aggregation is mean else lambda value: float(aggregation([value]))
         if aggregation is mean and not isinstance(value, (int, float, np.number, np.bool_)):
             return "it is not a number for each document"
-        if number(value) != number(other):
-            return "it asks whether the model would write a text by itself, which engines here do not say"
+        greedy = number(value) != number(other)
+        if greedy and not alike:
+            return f"{_BY_ITSELF} after others, which engines here do not say"
         better = self.task.higher_is_better().get(metric, True)
-        return Metric((metric, name), number, "maximize" if better else "minimize")
+        return Metric((metric, name), number, "maximize" if better else "minimize", greedy)
 
 
 class _Naming:
@@ -325,6 +352,11 @@ def _comparison(pairs: Sequence[tuple[str, str]]) -> LogLikelihood:
     return LogLikelihood(prompt, tuple(text[len(prompt) :] for text in _texts(pairs)))
 
 
+def _has_one_context(instances: Sequence[Any]) -> bool:
+    """Whether all continuations follow the same text."""
+    return len({instance.args[0] for instance in instances}) == 1
+
+
 def _shared(pairs: Sequence[tuple[str, str]]) -> str:
     """What all contexts begin with, up to the end of a word, so that it is cut into tokens alike in all."""
     found = re.match(r".*\S(?=\s)", commonprefix([context.rstrip() for context, _ in pairs]), re.DOTALL)
@@ -349,7 +381,7 @@ def _likelihoods(pairs: Sequence[tuple[str, str]], found: Sequence[float]) -> li
     return [known[context + continuation] - known[context.rstrip()] for context, continuation in pairs]
 
 
-def _answers(instances: Sequence[Any], response: Response, greedy: bool) -> list[list[Any]]:
+def _answers(instances: Sequence[Any], response: Response, greedy: Sequence[bool]) -> list[list[Any]]:
     """What lm-eval's model would have answered to each request; the same every time it is asked again."""
     kind, repeats = instances[0].request_type, instances[0].repeats
     if kind == "generate_until":
@@ -357,7 +389,7 @@ def _answers(instances: Sequence[Any], response: Response, greedy: bool) -> list
     if kind == "loglikelihood_rolling":
         return [[response.log_likelihoods[0]] * repeats]
     found = _likelihoods([instance.args for instance in instances], response.log_likelihoods)
-    return [[(likelihood, greedy)] * repeats for likelihood in found]
+    return [[pair] * repeats for pair in zip(found, greedy, strict=True)]
 
 
 def _plain(value: Any) -> object:

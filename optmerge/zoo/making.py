@@ -49,6 +49,8 @@ def make(
     from filelock import FileLock
 
     folder = Path(folder).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; name a folder for the zoo")
     order = Order(seed=seed, trained=trained, plan=plan or TrainingPlan())
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / f".{folder.name}.lock"):
@@ -71,8 +73,6 @@ def make(
 
 def _refuse_strangers(folder: Path) -> None:
     """A folder is only replaced if all it holds is a zoo's."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; name a folder for the zoo")
     strangers = sorted({path.name for path in folder.iterdir()} - {*PARTS}) if folder.exists() else []
     if strangers:
         raise UsageError(f"{folder} holds {strangers[0]!r}, which is no part of a zoo; name another folder")

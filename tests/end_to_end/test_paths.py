@@ -11,10 +11,13 @@ from typing import Any
 
 import optuna
 import pytest
+from huggingface_hub import ModelCard
+from rich.console import Console
 
 from end_to_end.conftest import assert_one_message, on
 from end_to_end.studies import run_process
 from optmerge.__main__ import run
+from optmerge.commands.show import run_show
 from optmerge.recipe import CheckpointNode, MergeNode, PathNode, load_recipe
 
 URL = "sqlite:///studies/studies.db"
@@ -150,6 +153,19 @@ def test_hybrid_is_two_studies_and_a_recipe_of_a_recipe(hybrid: Path) -> None:
     assert isinstance(root.sources["evolved"], MergeNode)
     assert root.sources["evolved"] == load_recipe(hybrid / "studies" / "paths-evolved" / "best" / "recipe.yaml").root
     assert all(isinstance(node, CheckpointNode) for alias, node in root.sources.items() if alias != "evolved")
+
+
+def test_family_of_a_hybrid_is_told_by_its_weights_alone_and_by_its_card(hybrid: Path, capfd: Any) -> None:
+    best = hybrid / "studies" / "paths" / "best"
+    run_show([str(best / "model.safetensors"), "--json"], Console())
+    told = json.loads(capfd.readouterr().out)
+    recipe = load_recipe(best / "recipe.yaml")
+    assert (told["recipe_sha256"], told["licence"]) == (recipe.sha256, "apache-2.0")
+    evolved = next(source for source in told["root"]["sources"] if source["alias"] == "evolved")
+    assert evolved["kind"] == "merge" and {one["location"][:2] for one in evolved["sources"]} == {"./"}
+    card = ModelCard.load(best / "README.md")
+    assert card.data.tags == ["merge", "optmerge", "data-flow"] and "evolved / ja" in card.text
+    assert str(hybrid) not in str(card) and "/tmp" not in str(card)
 
 
 def test_hybrid_is_rebuilt_from_the_checkpoints_alone(hybrid: Path) -> None:

@@ -51,9 +51,23 @@ def refuse(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 2)
 def test_rebuilt_model_is_the_one_that_was_saved(search: Search, recipe: Path, here: Path) -> None:
     assert run(["rebuild", str(recipe), "again"]) == 0
     saved, again = search.folder / "best", here / "again"
-    assert {path.name: path.read_bytes() for path in again.iterdir()} == {
-        path.name: path.read_bytes() for path in saved.iterdir()
+    told = {"README.md", "report.png", "winner.png"}  # of a search whose result does not lie beside the copied recipe
+    assert {path.name: path.read_bytes() for path in again.iterdir() if path.name not in told} == {
+        path.name: path.read_bytes() for path in saved.iterdir() if path.name not in told
     }
+
+
+def test_card_of_a_rebuilt_model_has_the_results_where_they_lie_by_the_recipe(search: Search, here: Path) -> None:
+    from huggingface_hub import ModelCard
+
+    shutil.copytree(search.folder, here / "study")
+    assert run(["rebuild", "study/best/recipe.yaml", "with-results"]) == 0
+    shutil.copy(search.recipe, here / "alone.yaml")
+    assert run(["rebuild", "alone.yaml", "alone"]) == 0
+    known, alone = (ModelCard.load(here / folder / "README.md") for folder in ("with-results", "alone"))
+    assert known.data.eval_results[0].metric_value == round(search.result()["winner"]["test"]["score"], 4)
+    assert alone.data.eval_results is None and "## Results" not in alone.text and "nothing was measured" in alone.text
+    assert (known.data.license, alone.data.license) == ("apache-2.0", "apache-2.0")
 
 
 def test_check_passes_in_another_folder_with_the_sources_listed_the_other_way_round(

@@ -69,3 +69,15 @@ def test_wheel_holds_the_package_and_nothing_beside_it(installed: Path) -> None:
         "bin",
     }  # bin holds the console script
     assert (installed / "optmerge" / "py.typed").exists()
+
+
+def test_console_script_is_the_program(installed: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, installed / "bin" / "optmerge", "list", "pruners"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["pruner=none", "pruner=racing"]

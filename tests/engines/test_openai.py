@@ -338,8 +338,13 @@ def test_settings_that_cannot_be_had_are_usage_errors(changes: dict[str, Any], m
     assert "sesame" not in str(caught.value)
 
 
-def echoing(folder: Path) -> Callable[[int, dict[str, Any]], Answer]:
-    """Answers with the log-probabilities of a prompt, in the form of OpenAI and vLLM, computed by a real model."""
+def echoing(folder: Path, top: bool) -> Callable[[int, dict[str, Any]], Answer]:
+    """Answers with the log-probabilities of a prompt, in the form of OpenAI and vLLM, computed by a real model.
+
+    Args:
+        folder: The model.
+        top: Tell the likeliest token of each place too, as most servers do.
+    """
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     lock = threading.Lock()
@@ -353,26 +358,33 @@ def echoing(folder: Path) -> Callable[[int, dict[str, Any]], Answer]:
         ids = [*prompt[0].tolist(), added]
         each = [None, *(float(logits[i, token]) for i, token in enumerate(ids[1:]))]
         text = body["prompt"] + tokenizer.decode([added])
-        choice = {"text": text, "logprobs": {"token_logprobs": each}, "finish_reason": "length"}
+        best = [None, *({tokenizer.decode([int(row.argmax())]): float(row.max())} for row in logits)]
+        told = {"token_logprobs": each, **({"top_logprobs": best} if top else {})}
+        choice = {"text": text, "logprobs": told, "finish_reason": "length"}
         usage = {"prompt_tokens": len(ids) - 1, "completion_tokens": 1}
         return 200, {}, json.dumps({"choices": [choice], "usage": usage})
 
     return answer
 
 
+@pytest.mark.parametrize("top", [True, False])
 def test_log_likelihoods_are_those_of_the_same_model_in_this_process(
-    chatty: Path, local: transformers.TransformersEngine
+    chatty: Path, local: transformers.TransformersEngine, top: bool
 ) -> None:
+    (written,) = local.run([Generate("1と2の和は", 3)])
     asked = [
+        LogLikelihood("1と2の和は", (written.text, "3です")),
         LogLikelihood("1と2の和は", ("3です", "4です", "10")),
         LogLikelihood("1 + 2 = ", ("3", "12")),
         LogLikelihood("答えは", ("。",)),
     ]
-    with serving(echoing(chatty)) as (url, _):
+    with serving(echoing(chatty, top)) as (url, _):
         answered = build(Options(base_url=url, model="any"), None, "float32").run(asked)
     for response, expected in zip(answered, local.run(asked), strict=True):
         assert response.log_likelihoods == pytest.approx(expected.log_likelihoods, abs=1e-4)
         assert (response.text, response.tokens) == (expected.text, expected.tokens)
+        assert response.greedy == (expected.greedy if top else ())
+    assert not top or answered[0].greedy == (True, False)
 
 
 def test_a_server_that_gives_only_the_probability_of_what_it_adds_is_refused() -> None:

@@ -195,11 +195,17 @@ def test_likelihoods_are_the_librarys(models: Models, engine: VllmEngine, asked:
     wanted, merged = library(models), models.merge(random.Random(5))
     wanted.mount(merged)
     engine.mount(merged)
-    compared = [LogLikelihood(request.prompt, ("12", "答えは12です。", "The answer")) for request in asked[:10]]
+    written = wanted.run([replace(request, max_new_tokens=4) for request in asked[:10]])
+    compared = [
+        LogLikelihood(request.prompt, ("12", "答えは12です。", "The answer", response.text))
+        for request, response in zip(asked, written, strict=False)
+    ]
     compared.append(LogLikelihood("", ("はい",)))
-    for ours, theirs in zip(engine.run(compared), wanted.run(compared), strict=True):
+    responses = engine.run(compared)
+    for ours, theirs in zip(responses, wanted.run(compared), strict=True):
         assert ours.log_likelihoods == pytest.approx(theirs.log_likelihoods, abs=1e-4)
         assert replace(ours, log_likelihoods=()) == replace(theirs, log_likelihoods=())
+    assert {first for response in responses for first in response.greedy} == {True, False}
 
 
 def test_requests_of_all_kinds_are_answered_in_order(models: Models, engine: VllmEngine, asked: list[Generate]) -> None:

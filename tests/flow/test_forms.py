@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from flow.conftest import Pair
 from flow.test_paths import HOPS, SCALED, distance, logits, running
 from optmerge.__main__ import run
+from optmerge.models.product import recipe_of
 from optmerge.recipe import Hop, PathNode, Recipe, load_recipe
 
 Pairs = Callable[[str], Pair]
@@ -76,6 +78,8 @@ def test_published_form_is_written_as_it_was_read(published: Path, tmp_path: Pat
     assert all(torch.equal(tensor, written[name]) for name, tensor in read.items())
     config = json.loads((out / "config.json").read_text())
     assert (config["model_type"], config["num_hops"], config["num_hidden_layers"]) == ("evomistral", 5, 3)
+    inside = recipe_of(out)  # its weights are not those of the folded model, whose hash a recipe names
+    assert inside is not None and (inside[0].sha256, inside[0].weights_sha256) == (load_recipe(recipe).sha256, None)
 
 
 def test_layers_are_written_once(pairs: Pairs, tmp_path: Path) -> None:
@@ -95,6 +99,9 @@ def test_folded_export_is_held_against_the_path(
 ) -> None:
     recipe = saved(pairs(family), SCALED, tmp_path / "recipe.yaml")
     assert run(["export", str(recipe), str(tmp_path / "out"), "format=fold"]) == 0
+    inside = recipe_of(tmp_path / "out" / "model.safetensors")
+    assert inside is not None and inside[0] == load_recipe(tmp_path / "out" / "recipe.yaml").portable()
+    assert ModelCard.load(tmp_path / "out" / "README.md").data.tags == ["merge", "optmerge", "data-flow"]
     said = " ".join(capsys.readouterr().out.split())
     assert "6 of 6 greedy texts are the path's" in said
     assert run(["rebuild", "--check", str(tmp_path / "out" / "recipe.yaml")]) == 0

@@ -12,6 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from flow.conftest import FAMILIES, VOCABULARY, Pair
 from optmerge.commands.rebuild import write_model
+from optmerge.engines import LogLikelihood
+from optmerge.engines.transformers import Options, build
 from optmerge.errors import UsageError
 from optmerge.flow import LiveLayers, family_of
 from optmerge.models import companions
@@ -118,6 +120,21 @@ def test_next_path_does_not_remember_the_last(pairs: Pairs) -> None:
     for hops, target in ((SCALED, "branch"), (SCALED[::-1], "hidden"), (HOPS, "hidden")):
         live.mount(pair.bench.candidate(pair.recipe(hops, target)))
     assert torch.equal(logits(model), logits(running(pair, HOPS)))
+
+
+@families
+def test_a_prompt_is_shared_by_its_continuations(pairs: Pairs, family: str) -> None:
+    pair = pairs(family)
+    engine = build(Options(device="cpu", threads=1), pair.folders["a"], "float32")
+    prompt = "a long prompt with many continuations"
+    texts = ("abc", "no", "(others)")
+    for hops in (SCALED, HOPS[:2], HOPS):  # deeper than the model, less deep, and deeper again
+        engine.mount(pair.bench.candidate(pair.recipe(hops)))
+        (together,) = engine.run([LogLikelihood(prompt, texts)])
+        alone = [engine.run([LogLikelihood(prompt, (text,))])[0] for text in texts]
+        wanted = [response.log_likelihoods[0] for response in alone]
+        assert together.log_likelihoods == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+        assert together.greedy == tuple(response.greedy[0] for response in alone)
 
 
 def test_folded_candidate_runs_as_it_is_written(pairs: Pairs, tmp_path: Path) -> None:

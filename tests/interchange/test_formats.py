@@ -8,17 +8,29 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from interchange.test_import import refused
 from optmerge.__main__ import run
-from optmerge.commands.interchange import export_file
 from optmerge.interchange import gguf_file
 from optmerge.interchange.formats import int8
 from optmerge.interchange.gguf_vocabulary import CUTS
 from optmerge.models import Checkpoint, scan
-from optmerge.recipe import CheckpointNode, Group, Hop, MergeNode, Node, PathNode, Recipe
+from optmerge.models.product import embedded_recipe, recipe_of
+from optmerge.recipe import (
+    RECIPE,
+    RECIPE_KEY,
+    CheckpointNode,
+    Group,
+    Hop,
+    MergeNode,
+    Node,
+    PathNode,
+    Recipe,
+    load_recipe,
+)
 
 needs_gguf = pytest.mark.skipif(
     not (importlib.util.find_spec("gguf") and importlib.util.find_spec("xllamacpp")),
@@ -96,7 +108,7 @@ def test_int8_loads_in_transformers_and_answers_alike(
     assert run(["export", str(recipe), "out", "format=int8"]) == 0
     printed = capsys.readouterr().out
     assert "of 38 greedy responses are the same" in printed and "of the greatest apart" in printed
-    assert {path.suffix for path in Path("out").iterdir()} == {".json", ".safetensors", ".yaml"}
+    assert {path.suffix for path in Path("out").iterdir()} == {".json", ".md", ".safetensors", ".yaml"}
     model, wanted = opened(Path("out")), rebuilt(recipe)
     assert isinstance(model.model.layers[0].mlp.up_proj.weight, Int8Tensor)
     tokenizer = AutoTokenizer.from_pretrained("out")
@@ -105,6 +117,11 @@ def test_int8_loads_in_transformers_and_answers_alike(
     assert same >= 0.8 * len(problems)
     far = float((logits(model) - logits(wanted)).abs().max() / logits(wanted).abs().max())
     assert 0 < far < 0.05
+    (out := Path("out") / RECIPE).rename("kept.yaml")
+    found = recipe_of(Path("out"))  # in the weights' own metadata
+    assert found is not None
+    assert found[0].sha256 == load_recipe(recipe).sha256
+    Path("kept.yaml").rename(out)
     assert run(["rebuild", "--check", "out/recipe.yaml"]) == 0
 
 
@@ -125,22 +142,23 @@ def test_gguf_is_read_by_transformers_as_the_same_model(recipe: Path, capsys: py
 
     assert run(["export", str(recipe), "out", "format=gguf"]) == 0
     assert "38 of 38 greedy responses are the same in llama.cpp" in capsys.readouterr().out
-    assert sorted(path.name for path in Path("out").iterdir()) == ["model-f32.gguf", "recipe.yaml"]
+    assert sorted(path.name for path in Path("out").iterdir()) == ["README.md", "model-f32.gguf", "recipe.yaml"]
     torch.testing.assert_close(logits(opened(Path("out"), gguf_file="model-f32.gguf")), logits(rebuilt(recipe)))
-    field = gguf.GGUFReader("out/model-f32.gguf").get_field("optmerge.recipe")
+    field = gguf.GGUFReader("out/model-f32.gguf").get_field(RECIPE_KEY)
     assert field is not None
-    assert field.contents() == Path("out/recipe.yaml").read_text(encoding="utf-8")
+    assert embedded_recipe(field.contents(), "metadata").sha256 == load_recipe(recipe).sha256
+    assert ModelCard.load("out/README.md").data.base_model_relation == "merge"
+    assert "a GGUF file for llama.cpp" in Path("out/README.md").read_text(encoding="utf-8")
     assert run(["rebuild", "--check", "out/recipe.yaml"]) == 0
 
 
 @needs_gguf
 @pytest.mark.parametrize("form", ["gguf", "gguf_q8_0"])
 def test_llama_cpp_answers_the_zoos_problems_alike(recipe: Path, zoo: Path, problems: Problems, form: str) -> None:
-    from rich.console import Console
-
     from optmerge.interchange.llama_cpp import ask_llama_cpp
 
-    export_file(recipe, Path("out"), form, {}, Console(quiet=True), prompts=zoo / "problems" / "test.jsonl")
+    asking = f"prompts={zoo / 'problems' / 'test.jsonl'}"
+    assert run(["export", str(recipe), "out", f"format={form}", asking]) == 0
     (path,) = Path("out").glob("*.gguf")
     model, tokenizer = rebuilt(recipe), AutoTokenizer.from_pretrained("rebuilt")
     asked = [tokenizer(problem)["input_ids"] for problem in problems]
@@ -363,15 +381,16 @@ def test_a_library_that_is_missing_is_named_before_any_work(
 @needs_int8
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "there are none in it"), ('{"asked": 1}\n', "a JSON object with a prompt or a question"), (None, "No such")],
+    [
+        ("", "there are none in it"),
+        ('{"asked": 1}\n', "every line must be a JSON object with a prompt or a question"),
+        (None, "No such"),
+    ],
 )
-def test_prompts_that_cannot_be_read_are_refused(text: str | None, message: str) -> None:
-    from rich.console import Console
-
-    from optmerge.errors import UsageError
-
-    path = Path("prompts.jsonl")
+def test_prompts_that_cannot_be_read_are_refused(
+    capsys: pytest.CaptureFixture[str], text: str | None, message: str
+) -> None:
     if text is not None:
-        path.write_text(text, encoding="utf-8")
-    with pytest.raises(UsageError, match=message):
-        export_file(Path("recipe.yaml"), Path("out"), "int8", {}, Console(), prompts=path)
+        Path("prompts.jsonl").write_text(text, encoding="utf-8")
+    asking = ["format=int8", "prompts=prompts.jsonl"]
+    assert f"prompts=prompts.jsonl: {message}" in refused(capsys, "export", "recipe.yaml", "out", *asking)

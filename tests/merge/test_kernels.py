@@ -163,7 +163,7 @@ def test_a_damaged_kernel_costs_a_line_and_not_the_merge(tmp_path: Path, monkeyp
         package.write_bytes(b"no package")
 
     monkeypatch.setattr(kernels, "_compile", damaged)
-    monkeypatch.setattr(kernels, "_compiler", lambda: "g++")
+    monkeypatch.setattr(kernels, "cpp_compiler", lambda: "g++")
     compiler = Compiler(tmp_path)
     assert torch.equal(bits(merge("ties", 4097, compiler.sweeper())), bits(merge("ties", 4097, None)))
     assert [line.split(" kernel")[0] for line in compiler.said] == ["compiling the merge", "merging without a compiled"]

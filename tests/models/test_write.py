@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.models import Checkpoint, scan, write_checkpoint
+from optmerge.models.shard import read_metadata
 from optmerge.models.write import write_weights
 
 IDS = torch.tensor([[1, 5, 9, 3]])
@@ -223,3 +224,30 @@ def test_importing_the_room_loads_no_torch():
     code = "import sys, optmerge.models; print({'torch', 'transformers', 'safetensors'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=os.getcwd())
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("max_shard_bytes", [5_000_000_000, 4000])
+def test_every_file_says_what_it_is_and_names_the_hash_of_the_weights(opened, tmp_path, max_shard_bytes):
+    source = opened()
+    said = "漢字 " + "x" * 40_000  # a recipe of 400 genes
+    plain = copy(source, tmp_path / "plain", max_shard_bytes=max_shard_bytes)
+    digest = copy(
+        source,
+        tmp_path / "out",
+        max_shard_bytes=max_shard_bytes,
+        metadata=lambda sha256: {"said": said, "of": sha256},
+    )
+    assert digest == plain == scan(Checkpoint.open(tmp_path / "out", "out"), cache=tmp_path / "cache").weights_sha256
+    files = Checkpoint.open(tmp_path / "out", "out").files
+    assert (len(files) > 1) == (max_shard_bytes == 4000)
+    for file in files:
+        with safe_open(file, "pt") as opened_file:
+            assert opened_file.metadata() == {"format": "pt", "said": said, "of": digest}
+        assert read_metadata(file)["of"] == digest
+    assert torch.equal(logits(tmp_path / "out"), logits(source.folder))
+
+
+def test_metadata_whose_length_depends_on_the_hash_is_refused(opened, tmp_path):
+    with pytest.raises(ValueError, match="longer for one hash"):
+        copy(opened(), tmp_path / "out", metadata=lambda sha256: {"of": sha256.lstrip("0")})
+    assert not (tmp_path / "out").exists()

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import optuna
@@ -10,7 +11,8 @@ import pytest
 
 from optmerge.engines import Request, Response
 from optmerge.errors import OptmergeError
-from optmerge.study.result import Judge
+from optmerge.study.memory import Memory
+from optmerge.study.result import Judge, final_responses
 from study.conftest import Target
 
 
@@ -104,3 +106,14 @@ def test_scores_that_are_kept_are_not_asked_for_again() -> None:
         judge = Judge(study, Bench(), solver, task, lambda what: None)  # type: ignore[arg-type]
         judge.best({name: Named(name) for name in "ab"}, "trial")  # type: ignore[misc,arg-type]
     assert solver.asked["a"] == 100
+
+
+def test_responses_are_kept_where_they_are_wanted_whatever_was_left_there(tmp_path: Path) -> None:
+    solver, task = Solver({"a": 0.5}), Hundred(sizes=tuple(range(8)))  # type: ignore[arg-type]
+    left = final_responses(tmp_path, "test:a")
+    left.write_text('{"id": "old", "response": {"text": "old", "tokens": 1, "log_likelihoods": []}}\n')
+    judge = Judge(optuna.create_study(), Bench(), solver, task, lambda what: None, tmp_path)  # type: ignore[arg-type]
+    scores = judge.scores(Named("a"), "test", "a")  # type: ignore[arg-type]
+    texts = Memory(left).texts()
+    assert set(texts) == {problem.id for problem in task.problems("test")}
+    assert [float(texts[problem.id]) for problem in task.problems("test")] == scores.tolist()

@@ -18,7 +18,7 @@ from study.conftest import Scale, Target
 from study.studies import begin, proposer, search
 
 PROBLEM = Problem("a1", "?", "1")
-RESPONSES = [Response("一\n二", 2, "stop"), Response("", 0, "length", (-1.5, -2.0))]
+RESPONSES = [Response("一\n二", 2, "stop"), Response("", 0, "length", (-1.5, -2.0), (True, False))]
 
 
 def test_responses_come_back_as_they_were(tmp_path: Path) -> None:

@@ -180,6 +180,53 @@ def test_choices_score_as_in_lm_eval(define: Define, zoo: Path, shots: int | Non
     assert 0 < mean(scores, "acc") < 1
 
 
+@pytest.mark.parametrize(("kind", "metric"), [("loglikelihood", "acc"), ("multiple_choice", "exact_match")])
+def test_what_a_model_would_write_by_itself_scores_as_in_lm_eval(
+    define: Define, zoo: Path, kind: str, metric: str
+) -> None:
+    from optmerge.engines.transformers import Options, build
+
+    engine = build(Options(device="cpu", threads=1), zoo / "ja", "float32")
+    written = engine.run([Generate(str(row["question"]), 4) for row in QUESTIONS])
+    rows = [
+        {**row, "answer": response.text if n % 2 else "りんご", "right": 0}
+        for n, (row, response) in enumerate(zip(QUESTIONS, written, strict=True))
+    ]
+    choices = {"doc_to_choice": "{{[answer, '個です']}}", "doc_to_target": "{{right}}"}
+    config = {**CHOICE, "task": "lambada", "output_type": kind, "num_fewshot": 0, "metric_list": [{"metric": metric}]}
+    config |= choices if kind == "multiple_choice" else {"doc_to_choice": None, "doc_to_target": "{{answer}}"}
+    folder = define(config, rows=rows)
+    theirs = of_lm_eval(folder, zoo / "ja", "lambada")
+    task = made(folder, "lambada")
+    _, _, scores = of_ours(task, zoo / "ja")
+    assert task.objectives[0].name == metric
+    for sample in theirs["samples"]["lambada"]:
+        assert scores[sample["doc_id"]] == {metric: sample[metric]}
+    assert mean(scores, metric) == pytest.approx(theirs["results"]["lambada"][f"{metric},none"])
+    assert 0 < mean(scores, metric) < 1
+
+
+def test_an_engine_that_cannot_say_what_a_model_would_write_scores_the_rest(define: Define) -> None:
+    metrics = [{"metric": "acc"}, {"metric": "exact_match"}]
+    folder = define({**CHOICE, "metric_list": metrics})
+    response = Response("", 3, log_likelihoods=(-1.0, -2.0, -3.0))
+    task = made(folder, "choices")
+    assert task.score(task.problems("test")[0], response) == {"acc": 1.0}
+    task = made(folder, "choices", metric="exact_match")
+    with pytest.raises(
+        UsageError, match=r"task\.metric=exact_match: it asks whether .* which this engine does not say"
+    ):
+        task.score(task.problems("test")[0], response)
+
+
+def test_what_a_model_would_write_after_several_contexts_cannot_be_searched_for(define: Define) -> None:
+    rows = [{"question": f"{n}個", "right": n % 2, "rest": " は5個買う"} for n in range(40)]
+    inputs = {"doc_to_text": "{{right}}", "doc_to_target": "{{rest}}", "doc_to_choice": "{{[question, 'りんご']}}"}
+    folder = define({**CHOICE, **inputs, "metric_list": [{"metric": "exact_match"}]}, rows=rows)
+    with pytest.raises(UsageError, match=r"task\.metric=exact_match: it asks whether .* by itself after others"):
+        assert made(folder, "choices").objectives
+
+
 def test_contexts_that_differ_and_mutual_information_score_as_in_lm_eval(define: Define, zoo: Path) -> None:
     rows = [
         {"a": f"{n}個の箱と 太郎", "b": f"{n}個の箱と 花子さん", "right": n % 2, "rest": " は5個買う"}
@@ -406,7 +453,6 @@ def test_what_cannot_be_used_is_refused(
     ("kind", "metric", "message"),
     [
         ("loglikelihood", "perplexity", r"it is of all documents together \(perplexity\), not a mean over them"),
-        ("loglikelihood", "acc", r"it asks whether the model would write a text by itself"),
         ("loglikelihood_rolling", "word_perplexity", r"it is of all documents together \(weighted_perplexity\)"),
         ("multiple_choice", "f1", r"it is of all documents together \(f1_score\).*known are acc"),
     ],

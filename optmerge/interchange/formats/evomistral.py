@@ -4,11 +4,12 @@ What it takes custom code to run; `export format=fold` needs none.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from optmerge.errors import UsageError
 from optmerge.interchange.export import Export
 from optmerge.models.evomistral import LAYERS, MODEL_TYPE, SCALES
-from optmerge.recipe import PathNode
+from optmerge.recipe import RECIPE_KEY, PathNode
 
 
 def build(export: Export) -> None:
@@ -73,5 +74,6 @@ def build(export: Export) -> None:
         "use_cache": False,
     }
     write_json(export.folder / "config.json", config)
-    write_weights(export.folder, tensors(), layout)
+    recipe = replace(export.recipe, weights_sha256=None, merged_on=None)  # those are of the folded model
+    write_weights(export.folder, tensors(), layout, metadata=lambda _: {RECIPE_KEY: recipe.embedded()})
     export.notice("transformers runs it with the code published beside such models alone; format=fold needs none")

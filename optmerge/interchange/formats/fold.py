@@ -2,7 +2,8 @@
 
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.interchange.export import Export
-from optmerge.recipe import RECIPE, PathNode
+from optmerge.models.source_licences import CARD
+from optmerge.recipe import RECIPE, RECIPE_KEY, PathNode
 
 
 def build(export: Export) -> None:
@@ -25,10 +26,19 @@ def build(export: Export) -> None:
     candidate, dtype = export.bench.final(export.recipe), getattr(torch, node.dtype)
     like = Companions(export.companions.folder, candidate.config(export.companions.config), export.companions)
     layout = {name: (dtype_name(dtype), shape) for name, shape in candidate.shapes().items()}
-    sha256 = fill_folder(export.folder, candidate.tensors(), like, layout, dtype)
-    (export.folder / RECIPE).write_text(
-        export.recipe.with_weights(sha256, export.bench.device.type).to_yaml(), encoding="utf-8"
+    device = export.bench.device.type
+    sha256 = fill_folder(
+        export.folder,
+        candidate.tensors(),
+        like,
+        layout,
+        dtype,
+        metadata=lambda sha256: {RECIPE_KEY: export.recipe.with_weights(sha256, device).embedded()},
     )
+    recipe = export.recipe.with_weights(sha256, device)
+    (export.folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
+    if export.card:
+        (export.folder / CARD).write_text(export.card, encoding="utf-8")
     found = agreement(export.folder, export.bench.candidate(export.recipe), dtype)
     if not found.holds:
         raise OptmergeError(f"the folded model is not the path: {found.summary}; scales near 1 fold better")

@@ -1,12 +1,15 @@
 """A model with its matrices in 8 bits, by torchao, as a folder that transformers loads where torchao is installed."""
 
 import importlib.util
+import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.interchange.export import Export
+from optmerge.recipe import RECIPE, RECIPE_KEY, load_recipe
 
 _LEAST, _WIDEST = 0.5, 0.1
 
@@ -32,7 +35,7 @@ def build(export: Export) -> None:
             left then.
     """
     from optmerge.interchange.likeness import ask, farthest, likeness, prompts_for
-    from optmerge.interchange.plain import open_model, open_tokenizer, plain_model
+    from optmerge.interchange.plain import open_model, open_tokenizer, plain_model, write_card
 
     dtype = export.recipe.root.dtype
     tokenizer = open_tokenizer(export.companions.folder)
@@ -43,6 +46,8 @@ def build(export: Export) -> None:
         del model
         before = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         _write(folder, export.folder, dtype)
+    for file in export.folder.glob("*.safetensors"):
+        _add_metadata(file, {RECIPE_KEY: load_recipe(export.folder / RECIPE).embedded()})
     model = open_model(export.folder, dtype)
     answers = ask(model, wanted.prompts, special)
     found = likeness(wanted, answers.responses)
@@ -53,6 +58,7 @@ def build(export: Export) -> None:
             f"(at least {_LEAST:.0%} must be the same, and others part within {_WIDEST:g})"
         )
     after = sum(file.stat().st_size for file in export.folder.glob("*.safetensors"))
+    write_card(export, f"Linear layers have 8 bits an entry, by torchao. Loaded and held against it, {said}.")
     export.notice(
         f"reloaded and held against the model in {dtype}: {said}; {after / 1e6:.1f} MB in place of {before / 1e6:.1f}"
     )
@@ -81,5 +87,16 @@ def _write(plain: Path, out: Path, dtype: str) -> None:
         raise OptmergeError(f"a {model.config.model_type} has no linear layers that torchao puts into 8 bits")
     model.save_pretrained(out)
     copy_companions(plain, out)
-    for file in out.glob("*.safetensors"):
-        shutil.copymode(out / "config.json", file)  # it was written for its owner alone
+
+
+def _add_metadata(file: Path, more: Mapping[str, str]) -> None:
+    """Say more in the header of a safetensors file; the data are copied as they are."""
+    wider = file.with_suffix(".wider")
+    with file.open("rb") as old, wider.open("wb") as new:
+        header = json.loads(old.read(int.from_bytes(old.read(8), "little")))
+        header["__metadata__"] |= more
+        text = json.dumps(header, ensure_ascii=False).encode()
+        text += b" " * (-len(text) % 8)  # so that the data are aligned
+        new.write(len(text).to_bytes(8, "little") + text)
+        shutil.copyfileobj(old, new)
+    wider.replace(file)

@@ -4,9 +4,10 @@ A partial mean says little: it depends on which problems came first. So a trial 
 problem by problem, on those it has seen, by a one-sided paired test: McNemar's where scores are 0 or 1, Wilcoxon's
 signed-rank test otherwise. The search ranks trials by what they score on these very problems, so what is tested is
 whether the trial can still draw level on them, not whether it is worse in general: with most problems seen, little can
-change, and both tests allow for that (`optmerge.study.paired_test`). The reference is not the best trial, which was lucky on these very problems,
-but the last that CMA-ES would still learn from: the middle of the last closed generation (Heidrich-Meisner and Igel,
-2009, "Hoeffding and Bernstein races"). It is the same whoever runs the trial and whatever else has come in.
+change, and both tests allow for that (`optmerge.study.paired_test`). The reference is not the best trial, which was
+lucky on these very problems, but the last that CMA-ES would still learn from: the middle of the last closed generation
+(Heidrich-Meisner and Igel, 2009, "Hoeffding and Bernstein races"). It is the same whoever runs the trial and whatever
+else has come in.
 
 Stopped trials rank below all survivors, and among themselves by an estimate of their fitness. TPE ranks them by the
 mean over what each has seen.
@@ -35,7 +36,7 @@ class Options:
     """
 
     batch: int = 40
-    level: float = 0.1
+    level: float = 0.2
     rank: int | None = None
 
 

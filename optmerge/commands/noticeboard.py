@@ -1,0 +1,177 @@
+"""What a search leaves for optuna-dashboard: a note that is kept up to date, pictures, and tables of trials."""
+
+import contextlib
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from optmerge.commands.assembly import Assembly
+from optmerge.commands.ending import BEST, FRONT_PICTURE, PICTURE, RESPONSES, RESULT, WINNER
+from optmerge.errors import OptmergeError
+from optmerge.recipe import RECIPE
+from optmerge.study.charter import OpenStudy
+from optmerge.study.slots import slot_of
+from optmerge.study.trial_scores import RECIPE as RECIPE_HASH
+from optmerge.study.trial_scores import SCORES
+from optmerge.tasks.task import Split
+
+_SECONDS = 15.0  # between two notes, at least
+PROBLEMS = "problems.csv"
+_PICTURES = {
+    PICTURE: "Left: the fitness of all trials in the order they were tried. Right: scores on the test problems, with "
+    "intervals, of sources, naive merges and the winner.",
+    WINNER: "What the winner takes from each source.",
+    FRONT_PICTURE: "The compromises between the objectives.",
+}
+_TOLD = "optmerge:pictures"  # system attribute of a study: name of a picture to what it shows
+
+log = logging.getLogger(__name__)
+
+
+def post_note(opened: OpenStudy, folder: Path, url: str) -> None:
+    """Write the note of a study, but for what a person has added to it.
+
+    Args:
+        opened: The study.
+        folder: The study's folder.
+        url: Where its database is.
+    """
+    from optuna_dashboard import get_note, save_note
+
+    from optmerge.commands.whereabouts import setting_words
+    from optmerge.reports.note import MARK, Standing, study_note
+    from optmerge.study.artifacts import attached
+
+    known = attached(opened)
+    standing = Standing(
+        opened,
+        running=len(opened.database.running(opened.study_id)),
+        where=setting_words(opened.study.study_name, folder, url),
+        files={name: f"/artifacts/{opened.study_id}/{number}" for name, number in known.items()},
+        told=opened.database.get_study_system_attrs(opened.study_id).get(_TOLD, {}),
+        finalists=[trial.number for trial in finalists(opened)],
+        result=_result(folder),
+    )
+    _, mark, own = get_note(opened.study).partition(MARK)
+    save_note(opened.study, study_note(standing) + (mark or MARK) + own)
+
+
+def _result(folder: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found
+
+
+def post_files(opened: OpenStudy, folder: Path, pictures: Sequence[tuple[Path, str]] = ()) -> None:
+    """Attach to a study what its end has left.
+
+    Args:
+        opened: The study.
+        folder: The study's folder.
+        pictures: More files, and what each shows.
+    """
+    from optmerge.study.artifacts import attach_to_study
+
+    shown = [*((folder / name, text) for name, text in _PICTURES.items()), *pictures]
+    told = {path.name: text for path, text in shown if path.is_file()}
+    files = [path for path, _ in shown] + [folder / RESULT, folder / BEST / RECIPE]
+    opened.database.set_study_system_attr(opened.study_id, _TOLD, told)
+    attach_to_study(opened, folder.parent, {path.name: path for path in files if path.is_file()})
+
+
+def finalists(opened: OpenStudy) -> list[FrozenTrial]:
+    """The trials that were scored on validation, the first of each recipe."""
+    from optmerge.study.result import EVALUATION
+
+    scored = {key.rpartition(":")[2] for key in opened.study.user_attrs if key.startswith(f"{EVALUATION}:validation:")}
+    found: dict[str, FrozenTrial] = {}
+    for trial in opened.study.get_trials(deepcopy=False):
+        recipe = trial.user_attrs.get(RECIPE_HASH)
+        if recipe in scored and trial.state == TrialState.COMPLETE:
+            found.setdefault(recipe, trial)
+    return list(found.values())
+
+
+class Noticeboard:
+    """What optuna-dashboard shows of a search; that it fails is no reason to end the search.
+
+    Args:
+        assembly: What is searched.
+        opened: The study.
+        folder: The study's folder.
+    """
+
+    def __init__(self, assembly: Assembly, opened: OpenStudy, folder: Path) -> None:
+        self._assembly = assembly
+        self._opened = opened
+        self._folder = folder
+        self._posted = -_SECONDS
+        self._tabled: set[int] = set()
+
+    def update(self) -> None:
+        """Bring the note up to date, now and then."""
+        if time.monotonic() - self._posted > _SECONDS:
+            with harmless():
+                self._post()
+            self._posted = time.monotonic()
+
+    def end(self, pictures: Sequence[tuple[Path, str]] = ()) -> None:
+        """Attach all that a study has when it has ended, and more files with what each shows."""
+        with harmless():
+            post_files(self._opened, self._folder, pictures)
+            self._post_tables(finalists(self._opened), recipes=True)
+            self._post()
+
+    def _post(self) -> None:
+        if self._assembly.config.study.keep_responses:
+            ended = [trial for trial in self._opened.study.get_trials(deepcopy=False) if SCORES in trial.user_attrs]
+            self._post_tables([trial for trial in ended if trial.number not in self._tabled], recipes=False)
+        post_note(self._opened, self._folder, self._assembly.config.storage.url)
+
+    def _post_tables(self, trials: list[FrozenTrial], *, recipes: bool) -> None:
+        """Attach a table of its problems to each trial, and its recipe."""
+        from optmerge.reports.problems import write_problems
+        from optmerge.study.artifacts import attach_to_trials
+        from optmerge.study.result import EVALUATION
+
+        task, validated = self._assembly.plugins.task, self._opened.study.user_attrs
+        with tempfile.TemporaryDirectory() as made:
+            files: dict[int, dict[str, Path]] = {}
+            for trial in trials:
+                own = Path(made) / str(trial.number)
+                own.mkdir()
+                scores: dict[Split, Any] = {"search": trial.user_attrs[SCORES]}
+                if found := validated.get(f"{EVALUATION}:validation:{trial.user_attrs[RECIPE_HASH]}"):
+                    scores["validation"] = found
+                write_problems(own / PROBLEMS, task, scores, self._responses(trial))
+                files[trial.number] = {PROBLEMS: own / PROBLEMS}
+                if recipes:
+                    self._assembly.space.decode(trial.params).save(own / RECIPE)
+                    files[trial.number][RECIPE] = own / RECIPE
+            attach_to_trials(self._opened, self._folder.parent, files)
+        self._tabled |= files.keys()
+
+    def _responses(self, trial: FrozenTrial) -> Any:
+        from optmerge.study.memory import Memory
+
+        slot = slot_of(trial)
+        memory = Memory(self._folder / RESPONSES / f"{slot.generation}-{slot.member}.jsonl")
+        return lambda problem: response.text if (response := memory.get(problem)) else None
+
+
+@contextlib.contextmanager
+def harmless() -> Iterator[None]:
+    """Tell what went wrong with the notice board, and go on."""
+    try:
+        yield
+    except (OptmergeError, SQLAlchemyError, OSError) as error:
+        log.warning("optuna-dashboard will not show all: %s", str(error).splitlines()[0])

@@ -1,0 +1,130 @@
+"""What a finished search tells of its winner to those who are given it: the facts, the card, and pictures."""
+
+import importlib.metadata
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optmerge.models.licences import Combined
+from optmerge.models.source_licences import CARD, recipe_licence
+from optmerge.recipe import Recipe
+
+if TYPE_CHECKING:
+    from optmerge.commands.assembly import Assembly
+    from optmerge.config import Config
+
+_LANGUAGES = {"math_ja": "ja", "gsm8k": "en"}  # of tasks that have one
+
+
+def facts_to_publish(assembly: "Assembly", recipe: Recipe) -> dict[str, Any]:
+    """What result.json says of a winner for the sake of its card: licences, languages, data, and how was searched."""
+    from optmerge.commands.policy import licences_in_result
+
+    config = assembly.config
+    return {
+        **licences_in_result(config, assembly.licences, recipe),
+        "languages": _languages(config),
+        "data": _data(config),
+        "search": {
+            "sampler": config.sampler["name"],
+            "pruner": config.pruner["name"],
+            "seed": config.study.seed,
+            "problems": config.study.problems or len(assembly.plugins.task.problems("search")),
+        },
+        **({"search_on_public_test": True} if config.task.get("search_on_public_test") else {}),
+        "optmerge": importlib.metadata.version("optmerge"),
+    }
+
+
+def _languages(config: "Config") -> list[str]:
+    if config.policy.language:
+        return list(config.policy.language)
+    name = config.task["name"]
+    language = config.task.get("language", "ja") if name == "mgsm" else _LANGUAGES.get(name)
+    return [language] if language else []
+
+
+def _data(config: "Config") -> dict[str, dict[str, str]]:
+    """The data sets of the hub that problems came from, by split; nothing of files that lie here."""
+    found = {}
+    for split in ("search", "validation", "test"):
+        settings = config.task.get(split)
+        if isinstance(settings, Mapping) and settings.get("hub") and not settings.get("path"):
+            kept = (
+                ("hub", "config", "revision", "file")
+                if settings.get("file")
+                else ("hub", "config", "split", "revision")
+            )
+            found[split] = {key: str(settings[key]) for key in kept if settings.get(key)}
+    return found
+
+
+def card_of(
+    recipe: Recipe,
+    name: str,
+    result: Mapping[str, Any] | None,
+    folder: Path | None = None,
+    licence: Combined | None = None,
+) -> str:
+    """The card of a model.
+
+    Args:
+        recipe: The model.
+        name: What it is called.
+        result: The result.json of the search that found it, if that is known.
+        folder: Where the card will lie: pictures there are shown.
+        licence: What it is under, where somebody has said so.
+    """
+    from optmerge.reports.card import PICTURES, model_card
+
+    pictures = [file for file in PICTURES if folder is not None and (folder / file).is_file()]
+    settled = licence or licence_of_product(recipe, result)
+    return model_card(recipe, settled, name=name, result=result, pictures=pictures)
+
+
+def licence_of_product(recipe: Recipe, result: Mapping[str, Any] | None) -> Combined:
+    """What a model is under: as the search settled it, or else by its recipe alone."""
+    terms = (result or {}).get("licence_terms")
+    if terms is None:
+        return recipe_licence(recipe)
+    known: dict[str, Any] = {key: tuple(one) if isinstance(one, list) else one for key, one in terms.items()}
+    return Combined(**known)
+
+
+def result_of(recipe: Recipe, beside: Path) -> dict[str, Any] | None:
+    """The result of the search that found a recipe, if it lies in the recipe's folder or the one above.
+
+    Args:
+        recipe: The recipe.
+        beside: Its folder.
+    """
+    from optmerge.commands.ending import RESULT
+
+    for folder in (beside, beside.absolute().parent):
+        try:
+            found: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+            if found["winner"]["recipe_sha256"] == recipe.sha256:
+                return found
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def leave_card(document: Mapping[str, Any], recipe: Recipe, folder: Path, best: Path) -> None:
+    """Put the card of a study's winner beside it, and the pictures that it shows.
+
+    Args:
+        document: What goes into result.json.
+        recipe: The winner's.
+        folder: The study's.
+        best: The winner's.
+    """
+    from optmerge.commands.ending import write_atomically
+    from optmerge.reports.card import PICTURES
+
+    for picture in PICTURES:
+        if (folder / picture).is_file():
+            shutil.copyfile(folder / picture, best / picture)
+    write_atomically(best / CARD, card_of(recipe, str(document["study"]), document, best))

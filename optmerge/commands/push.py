@@ -1,0 +1,240 @@
+"""The push command: a model that optmerge has made, to the Hugging Face hub."""
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from optmerge.errors import OptmergeError, UsageError
+from optmerge.models.licence_rules import RULES, UNKNOWN
+from optmerge.models.licences import Combined, combine, declared, forbids, known_licence
+from optmerge.models.source_licences import CARD, declared_in, recipe_licences
+from optmerge.recipe import RECIPE, Recipe
+
+USAGE = "write `push FOLDER USER/NAME [--dry-run] [private=true] [licence=ID] [out=FOLDER]`"
+_WEIGHTS = (".safetensors", ".safetensors.index.json", ".gguf")
+_LEGAL = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
+
+
+@dataclass(frozen=True)
+class Push:
+    """What is to be pushed.
+
+    Attributes:
+        folder: The model.
+        repo: Its id on the hub.
+        recipe: Its recipe.
+        licence: What it is under.
+        card: Its model card.
+    """
+
+    folder: Path
+    repo: str
+    recipe: Recipe
+    licence: Combined
+    card: str
+
+
+def run_push(arguments: Sequence[str], console: Console) -> None:
+    """Upload a model with card, recipe and pictures; or write the folder exactly as it would be uploaded.
+
+    The token is the one of `hf auth login`, or of the variable HF_TOKEN.
+
+    Args:
+        arguments: The model's folder, its id on the hub, and settings.
+        console: Where to print.
+
+    Raises:
+        UsageError: If the model is none of ours, its licence is not known, or a source forbids it.
+        OptmergeError: If the hub does not take it.
+    """
+    words, settings = _parsed(arguments)
+    push = _prepared(Path(words[0]).expanduser(), words[1], settings.get("licence"))
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    for line in _told(push):
+        say(line)
+    if "--dry-run" in arguments:
+        from optmerge.models.staging import staged
+
+        out = Path(settings.get("out") or push.repo.replace("/", "--"))
+        with staged(out, nbytes=_new_bytes(push, out), replace=False) as staging:
+            _fill(push, staging)
+        for file, size in _files(out):
+            say(f"  {file}  {_shown(size)}")
+        say(f"{out}: what would be uploaded to {push.repo}. Nothing was uploaded.")
+        return
+    if "out" in settings:
+        raise UsageError("out=FOLDER is for --dry-run: an upload leaves no folder here")
+    # Beside the model, so that its weights need no copy.
+    with tempfile.TemporaryDirectory(dir=push.folder.absolute().parent, prefix=".push-") as staging_name:
+        staging = Path(staging_name)
+        _fill(push, staging)
+        for file, size in _files(staging):
+            say(f"  {file}  {_shown(size)}")
+        say(f"uploaded: {_upload(push, staging, private=settings.get('private') == 'true' or None)}")
+
+
+def _parsed(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    words, settings = [], dict[str, str]()
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if equals and name in ("private", "out", "licence"):
+            settings[name] = value
+        elif argument != "--dry-run":
+            words.append(argument)
+    if len(words) != 2 or any(word.startswith("-") for word in words):
+        raise UsageError(USAGE)
+    if settings.get("private", "true") not in ("true", "false"):
+        raise UsageError(f"private={settings['private']}: say true or false")
+    return words, settings
+
+
+def _prepared(folder: Path, repo: str, licence: str | None) -> Push:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    from optmerge.commands.publishing import card_of, licence_of_product, result_of
+    from optmerge.commands.show import BEST
+    from optmerge.models.product import recipe_of
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise UsageError(f"{repo} cannot be the id of a model on the hub: {str(error).splitlines()[0]}") from error
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {str(folder)!r}")
+    if (folder / BEST / RECIPE).is_file() and not (folder / "config.json").is_file():  # a study's
+        folder = folder / BEST
+    found = recipe_of(folder)
+    if found is None or not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
+        raise UsageError(f"{folder} holds no model that optmerge has made: it wants weights, config.json and {RECIPE}")
+    recipe = found[0]
+    result = result_of(recipe, folder)
+    settled = licence_of_product(recipe, result)
+    if licence is not None:
+        settled = _under(known_licence(licence, "licence"), recipe)
+    if settled.conflicts:
+        raise UsageError(f"{folder} cannot be published: {'; '.join(settled.conflicts)}")
+    if settled.id == UNKNOWN:
+        unknown = [alias for alias, said in recipe_licences(recipe.root).items() if not said.known]
+        raise UsageError(
+            f"{folder}: its licence is not known, for want of that of {', '.join(unknown)}; if you know what it may be "
+            "published under, say so with licence=ID"
+        )
+    there = folder / CARD
+    card = there.read_text(encoding="utf-8") if there.is_file() else None
+    ours = card is None or (result is not None and card == card_of(recipe, str(result["study"]), result, folder))
+    if card is None or ours or declared_in(card).text != settled.name:
+        card = card_of(recipe, repo, result, folder, settled)
+    return Push(folder, repo, recipe, settled, card)
+
+
+def _under(licence: str, recipe: Recipe) -> Combined:
+    """The licence that somebody puts on a model whose sources are not all known.
+
+    Raises:
+        UsageError: If a source that is known forbids it.
+    """
+    sources = recipe_licences(recipe.root)
+    known = {alias: said for alias, said in sources.items() if said.known}
+    if forbidding := forbids(licence, known):
+        listed = "\n  ".join(f"{alias}: {why}" for alias, why in forbidding.items())
+        raise UsageError(f"licence={licence}: the model cannot be under it\n  {listed}")
+    combined = combine({**known, "publisher": declared(licence, "config")})
+    whose = ", ".join(alias for alias in sources if alias not in known)
+    reason = f"who publishes it has put {RULES[licence].name} on it" + (f", vouching for {whose}" if whose else "")
+    reasons = [line for line in combined.reasons[:-1] if not line.startswith("publisher is")]
+    return replace(combined, reasons=(*reasons, reason))
+
+
+def _told(push: Push) -> Iterator[str]:
+    yield f"{push.folder} goes to {push.repo} under {push.licence.name}"
+    for duty in push.licence.duties:
+        yield f"  you must: {duty}"
+    name = push.repo.rpartition("/")[2]
+    for prefix in push.licence.prefixes:
+        if not re.sub(r"[-_ ]", "", name.lower()).startswith(re.sub(r"[-_ ]", "", prefix.lower())):
+            yield f"  note: its name, {name}, does not begin with {prefix!r}"
+    if left := [
+        file.name for file in sorted(push.folder.iterdir()) if not _goes(file) and file.name not in (RECIPE, CARD)
+    ]:
+        yield f"  left behind, as no part of the model: {', '.join(left)}"
+
+
+def _goes(file: Path) -> bool:
+    """Whether a file of the model's folder goes to the hub as it is."""
+    from optmerge.models.vocabulary import TOKENIZER_FILES
+    from optmerge.reports.card import PICTURES
+
+    known = ("config.json", "generation_config.json", *TOKENIZER_FILES, *PICTURES)
+    return file.is_file() and (
+        file.name in known or file.name.endswith(_WEIGHTS) or file.name.upper().startswith(_LEGAL)
+    )
+
+
+def _fill(push: Push, folder: Path) -> None:
+    """Put into a folder all that goes to the hub; weights are linked where the disk allows it."""
+    for file in sorted(push.folder.iterdir()):
+        if _goes(file):
+            _link_or_copy(file, folder / file.name)
+    # Folders of this machine are nobody's business, and mean nothing elsewhere.
+    (folder / RECIPE).write_text(push.recipe.portable().to_yaml(), encoding="utf-8")
+    (folder / CARD).write_text(push.card, encoding="utf-8")
+
+
+def _link_or_copy(file: Path, target: Path) -> None:
+    if file.name.endswith(_WEIGHTS):  # others are small, and people edit them
+        with contextlib.suppress(OSError):
+            os.link(file.resolve(), target)
+            return
+    shutil.copyfile(file, target)
+
+
+def _new_bytes(push: Push, out: Path) -> int:
+    """What the files take in a folder, if they cannot be linked there."""
+    place = next(path for path in out.absolute().parents if path.exists())
+    if place.stat().st_dev == push.folder.stat().st_dev:
+        return 0
+    return sum(file.stat().st_size for file in push.folder.iterdir() if _goes(file))
+
+
+def _files(folder: Path) -> list[tuple[str, int]]:
+    return [(file.name, file.stat().st_size) for file in sorted(folder.iterdir())]
+
+
+def _shown(size: int) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
+
+
+def _upload(push: Push, folder: Path, private: bool | None) -> str:
+    """Hand a folder to the hub; the address of what it has become."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    api = HfApi()
+    try:
+        address = api.create_repo(push.repo, private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=address.repo_id,
+            folder_path=folder,
+            commit_message=f"Upload a merge, recipe {push.recipe.sha256[:12]}",
+        )
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        hint = "; log in with `hf auth login`, or set HF_TOKEN" if status in (401, 403) else ""
+        raise OptmergeError(f"the hub refused {push.repo} ({status}): {str(error).splitlines()[-1]}{hint}") from error
+    except Exception as error:  # the client's network errors share no class of their own
+        raise OptmergeError(
+            f"{push.repo} could not be uploaded ({type(error).__name__}: {str(error).splitlines()[0]}); the same "
+            "command goes on"
+        ) from error
+    return str(address)

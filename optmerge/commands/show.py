@@ -1,0 +1,151 @@
+"""The show command: the family tree of any model that optmerge has made."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.tree import Tree
+
+from optmerge.errors import UsageError
+from optmerge.recipe import RECIPE, Hop, Recipe
+
+BEST, RESULT = "best", "result.json"  # as `ending` leaves them in the folder of a study
+USAGE = "write `show FOLDER`, a recipe, a safetensors file, or a hub id; --json may follow"
+_SHORT = 12  # digits of a hash
+_WIDE = 100_000  # columns, where a program reads along: one line for one thing
+
+
+def run_show(arguments: Sequence[str], console: Console) -> None:
+    """Print what a model was merged from, and how, back to the checkpoints that nobody merged.
+
+    Args:
+        arguments: The model, and `--json` for plain data.
+        console: Where to print.
+
+    Raises:
+        UsageError: If there is no such model, or it is none of ours.
+    """
+    words = [word for word in arguments if word != "--json"]
+    if len(words) != 1 or words[0].startswith("-"):
+        raise UsageError(USAGE)
+    from optmerge.models.source_licences import recipe_licence
+    from optmerge.reports.family import family
+
+    recipe, place = recipe_at(words[0])
+    licence = recipe_licence(recipe)
+    tree = {"model": words[0], "recipe_in": place, "licence": licence.name, **family(recipe)}
+    if "--json" in arguments:
+        # Not by the console, which would break long lines.
+        console.file.write(json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
+        return
+    if not console.is_terminal:
+        console = Console(file=console.file, width=_WIDE)
+    console.print(_tree(tree), highlight=False)
+
+
+def recipe_at(model: str) -> tuple[Recipe, str]:
+    """The recipe of a model, and where it was found.
+
+    Args:
+        model: A folder with a model, or with a study; a recipe; a safetensors file; or a hub id.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    from optmerge.models.product import recipe_of
+
+    place = Path(model).expanduser()
+    found = recipe_of(place) if place.exists() else _on_hub(model)
+    if found is None and (place / RESULT).is_file():  # the folder of a study
+        found = recipe_of(place / BEST)
+    if found is None:
+        raise UsageError(
+            f"{model} is no model that optmerge has made: it has no {RECIPE}, and its weights name no recipe"
+        )
+    return found[0], str(found[1])
+
+
+def _on_hub(model: str) -> tuple[Recipe, str] | None:
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HFValidationError, NotASafetensorsRepoError
+
+    from optmerge.models.product import embedded_recipe, recipe_of
+    from optmerge.recipe import RECIPE_KEY
+
+    try:
+        found = recipe_of(Path(snapshot_download(model, allow_patterns=[RECIPE])))
+        if found:
+            return found[0], f"{model}/{found[1].name}"
+        files = HfApi().get_safetensors_metadata(model).files_metadata  # headers alone
+        texts = {name: file.metadata.get(RECIPE_KEY) for name, file in sorted(files.items())}
+        return next(
+            ((embedded_recipe(text, f"{model}/{name}"), f"{model}/{name}") for name, text in texts.items() if text),
+            None,
+        )
+    except NotASafetensorsRepoError:
+        return None
+    except HFValidationError as error:
+        raise UsageError(f"there is no folder or file {model!r}") from error
+    except UsageError:
+        raise
+    except Exception as error:  # the client's network errors share no class of their own
+        raise UsageError(
+            f"{model} is neither a folder or file here, nor can it be had from the hub ({type(error).__name__})"
+        ) from error
+
+
+def _tree(document: Mapping[str, Any]) -> Tree:
+    root = document["root"]
+    tree = Tree(f"[bold]{_escaped(document['model'])}[/bold]: {_title(root)}")
+    merged = f", merged on {document['merged_on']}" if document["merged_on"] else ""
+    weights = f", weights {document['weights_sha256'][:_SHORT]}{merged}" if document["weights_sha256"] else ""
+    tree.add(f"recipe {document['recipe_sha256'][:_SHORT]}{weights}, in {_escaped(document['recipe_in'])}")
+    tree.add(f"licence {_escaped(document['licence'])}")
+    _grow(tree, root)
+    return tree
+
+
+def _grow(tree: Tree, node: Mapping[str, Any]) -> None:
+    """Add what a node was made of."""
+    from optmerge.reports.family import hops_in_words, parameters_in_words
+
+    if node["kind"] == "path":
+        tree.add(f"path: {_escaped(hops_in_words([Hop(*hop) for hop in node['hops']]))}")
+    if node.get("shared"):
+        tree.add(f"shared by all sources: {_escaped(parameters_in_words(node['shared']))}")
+    if node.get("taken"):
+        tree.add(_escaped("taken whole: " + ", ".join(f"{name} from {alias}" for name, alias in node["taken"].items())))
+    if node.get("options"):
+        tree.add(_escaped("options: " + ", ".join(f"{name} {value}" for name, value in node["options"].items())))
+    for source in node.get("sources", ()):
+        roles = f" ({', '.join(source['roles'])})" if source["roles"] else ""
+        branch = tree.add(f"[bold]{_escaped(source['alias'])}[/bold]{roles}: {_title(source)}")
+        if source.get("parameters"):
+            branch.add(_escaped(parameters_in_words(source["parameters"])))
+        _grow(branch, source)
+    if "over" in node:
+        _grow(tree.add(f"merged into {_title(node['over'])}"), node["over"])
+    if "made_by" in node:
+        _grow(tree.add(f"which is itself {_title(node['made_by'])}"), node["made_by"])
+
+
+def _title(node: Mapping[str, Any]) -> str:
+    if node["kind"] == "merge":
+        groups = f"{node['groups']} group{'s' if node['groups'] != 1 else ''}"
+        moved = f", {node['moved_layers']} layers put together anew" if node["moved_layers"] else ""
+        return _escaped(f"a merge by {node['method']}, {groups}{moved}, {node['dtype']}")
+    if node["kind"] == "path":
+        scales = "" if all(scale == 1 for _, _, scale in node["hops"]) else f", scales on {node['scale_target']}"
+        return _escaped(f"a path of {len(node['hops'])} hops{scales}, {node['dtype']}")
+    at = f" at {node['revision'][:_SHORT]}" if node["revision"] else ""
+    adapter = "adapter " if node["kind"] == "adapter" else ""
+    licence = f", licence {node['licence']}" if node["licence"] else ", licence unknown"
+    return _escaped(f"{adapter}{node['location']}{at}, weights {node['weights_sha256'][:_SHORT]}{licence}")
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,89 @@
+"""The words of a command line, as several commands understand them."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from optmerge.commands.help import program
+from optmerge.errors import UsageError
+
+
+class Parser(argparse.ArgumentParser):
+    """Parses the words of one command; what it cannot is told as all that is asked wrongly.
+
+    Args:
+        command: Its name.
+    """
+
+    def __init__(self, command: str) -> None:
+        super().__init__(prog=command, add_help=False)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}; see {program()} {self.prog} --help")
+
+
+def sorted_out(words: Sequence[str], settings: Sequence[str] = ()) -> tuple[list[str], dict[str, str], dict[str, str]]:
+    """Split words into plain ones, folders of `sources.ALIAS=FOLDER`, and the values of some settings."""
+    plain: list[str] = []
+    sources: dict[str, str] = {}
+    values: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if equals and name.startswith("sources."):
+            sources[name.removeprefix("sources.")] = value
+        elif equals and name in settings:
+            values[name] = value
+        else:
+            plain.append(word)
+    return plain, sources, values
+
+
+def with_own_configs(words: Sequence[str]) -> list[str]:
+    """Write `--config-dir DIR` as the override that Hydra's composition understands everywhere.
+
+    Raises:
+        UsageError: If there is no such folder.
+    """
+    rest, folder = without_option(words, "--config-dir")
+    if folder is None:
+        return rest
+    quoted = str(own_folder(folder).absolute()).replace("'", "\\'")
+    return [*rest, f"hydra.searchpath=['file://{quoted}']"]
+
+
+def own_folder(folder: str) -> Path:
+    """The folder that `--config-dir` names.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    if not folder:
+        raise UsageError("--config-dir needs a folder")
+    if not Path(folder).is_dir():
+        raise UsageError(f"--config-dir {folder}: there is no such folder")
+    return Path(folder)
+
+
+def without_option(words: Sequence[str], option: str) -> tuple[list[str], str | None]:
+    """Words without `OPTION VALUE` or `OPTION=VALUE`, and the value: "" where it has none, None without the option."""
+    for at, word in enumerate(words):
+        if word == option:
+            value = words[at + 1] if at + 1 < len(words) else ""
+            return [*words[:at], *words[at + 2 :]], value
+        if word.startswith(f"{option}="):
+            return [*words[:at], *words[at + 1 :]], word.partition("=")[2]
+    return list(words), None
+
+
+def check_settings(command: str, words: Sequence[str]) -> None:
+    """Check that all words of a command are settings.
+
+    Raises:
+        UsageError: If one is not.
+    """
+    from optmerge.config import masked
+
+    for word in words:
+        if "=" not in word or word.startswith("-"):
+            raise UsageError(f"{masked(word)!r} is no setting; write `{command} study.name=NAME storage.url=URL`")
