@@ -241,13 +241,18 @@ COMMANDS = (
     Command(
         name="export",
         summary="write a recipe in another program's form; a path over layers as an ordinary model too",
-        usage=("export RECIPE OUT format=FORMAT [sources.ALIAS=FOLDER ...]",),
+        usage=("export RECIPE OUT format=FORMAT [prompts=FILE] [sources.ALIAS=FOLDER ...]",),
         examples=(
             "export recipe.yaml out/ format=mergekit  # a configuration for mergekit-yaml",
             "export path.yaml out/ format=fold  # an ordinary model",
+            "export best/recipe.yaml out/ format=gguf_q8_0  # for llama.cpp, in 8 bits",
         ),
         options=(
-            Option("format=mergekit|fold|evomistral", "which form; evomistral: as published, each layer once"),
+            Option(
+                "format=evomistral|fold|gguf|gguf_q8_0|int8|mergekit",
+                "which form; evomistral: as published, each layer once; gguf: for llama.cpp; int8: by torchao",
+            ),
+            Option("prompts=FILE", "what to ask it: a prompt a line, or jsonl with a question a line"),
             SOURCES,
         ),
         run="optmerge.commands.interchange:run_export",

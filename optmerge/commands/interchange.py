@@ -1,5 +1,6 @@
 """The import and export commands: recipes from, and for, other programs."""
 
+import json
 import os
 import secrets
 from collections.abc import Mapping, Sequence
@@ -8,12 +9,15 @@ from pathlib import Path
 from rich.console import Console
 
 from optmerge.commands.percent import percent
+from optmerge.commands.proof import Proof
 from optmerge.commands.publishing import card_of, result_of
-from optmerge.commands.rebuild import open_sources, with_bases
+from optmerge.commands.rebuild import open_sources, with_bases, write_model
 from optmerge.commands.words import Parser, sorted_out
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.interchange import experiment, export_recipe, import_configuration, read_configuration
 from optmerge.recipe import CheckpointNode, MergeNode, load_recipe
+
+_MOST_PROMPTS = 100
 
 
 def run_import(arguments: Sequence[str], console: Console) -> None:
@@ -46,11 +50,12 @@ def run_export(arguments: Sequence[str], console: Console) -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("rest", nargs="*")
     asked = parser.parse_intermixed_args(arguments)
-    outs, locations, settings = sorted_out(asked.rest, ["format"])
+    outs, locations, settings = sorted_out(asked.rest, ["format", "prompts"])
     form = asked.format or settings.get("format")
     if len(outs) != 1 or "=" in outs[0] or not form:
         raise UsageError("write `export RECIPE OUT format=mergekit`; sources.ALIAS=FOLDER may follow")
-    export_file(asked.recipe, Path(outs[0]), form, locations, console)
+    prompts = Path(settings["prompts"]) if "prompts" in settings else None
+    export_file(asked.recipe, Path(outs[0]), form, locations, console, prompts)
 
 
 def import_file(
@@ -131,7 +136,14 @@ def _import_published(folder: Path, out: Path | None, search: Path | None, conso
     )
 
 
-def export_file(recipe_path: Path, out: Path, form: str, locations: Mapping[str, str], console: Console) -> None:
+def export_file(
+    recipe_path: Path,
+    out: Path,
+    form: str,
+    locations: Mapping[str, str],
+    console: Console,
+    prompts: Path | None = None,
+) -> None:
     """Write a recipe in another program's form into a new folder.
 
     Args:
@@ -140,18 +152,27 @@ def export_file(recipe_path: Path, out: Path, form: str, locations: Mapping[str,
         form: Name of the format.
         locations: Alias to folder, for sources that are no longer where the recipe says.
         console: Where to say what was done.
+        prompts: What a model in another form is asked, to see that it answers as it did: a text file, a prompt a line,
+            or a jsonl file with a `prompt` or `question` a line. By default it is asked what needs no file.
 
     Raises:
         UsageError: If there is no such format, the recipe has no such form, or a source cannot be had.
     """
+    from optmerge.commands.search import quiet_libraries
     from optmerge.interchange import FORMATS
     from optmerge.registered import find
 
-    find(FORMATS, form, "format")
+    module = find(FORMATS, form, "format")
+    if hasattr(module, "ready"):  # it needs a library that is no part of every installation
+        module.ready()
+    asked = _read_prompts(prompts) if prompts is not None else ()
     recipe = load_recipe(recipe_path)
-    from optmerge.commands.search import quiet_libraries
-
     quiet_libraries()
+
+    def write(folder: Path) -> str:
+        proof = Proof.of(recipe, recipe_path.parent)
+        return proof.verdict(write_model(recipe, bench, like, folder, proof=proof))
+
     bench, like = open_sources(recipe, locations)
     fit = bench.fit
     sources = fit.sources
@@ -173,10 +194,32 @@ def export_file(recipe_path: Path, out: Path, form: str, locations: Mapping[str,
         companions=like,
         card=card_of(recipe, out.absolute().name, result_of(recipe, recipe_path.parent)),
         notice=lambda line: console.print(f"note: {line}", highlight=False, markup=False, soft_wrap=True),
+        write=write,
+        prompts=asked,
     )
     console.print(
         f"{out}: {', '.join(written)} of recipe {recipe.sha256[:12]}", highlight=False, markup=False, soft_wrap=True
     )
+
+
+def _read_prompts(path: Path) -> tuple[str, ...]:
+    """The first prompts of a file.
+
+    Raises:
+        UsageError: If it cannot be read, or holds none.
+    """
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if path.suffix == ".jsonl":
+            rows = [json.loads(line) for line in lines[:_MOST_PROMPTS]]
+            lines = [str(row.get("prompt") or row["question"]) for row in rows]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"prompts={path}: {getattr(error, 'strerror', None) or error}") from error
+    except (ValueError, KeyError, AttributeError) as error:
+        raise UsageError(f"prompts={path}: every line must be a JSON object with a prompt or a question") from error
+    if not lines:
+        raise UsageError(f"prompts={path}: there are none in it")
+    return tuple(lines[:_MOST_PROMPTS])
 
 
 def _refuse_existing(path: Path) -> None:

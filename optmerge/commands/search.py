@@ -283,7 +283,8 @@ def quiet_libraries() -> None:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=ExperimentalWarning)  # names of objectives
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    for name in ("transformers", "torchao", "torch.utils._pytree"):  # where torchao is, it complains that no GPU is
+        logging.getLogger(name).setLevel(logging.ERROR)
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]

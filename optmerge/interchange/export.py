@@ -27,6 +27,8 @@ class Export:
         folder: Where to write files; it is put in place when all are there.
         notice: Takes a line that people should read.
         card: The model card of what the recipe makes.
+        write: Writes the model as an ordinary checkpoint into a new folder and says what is proven of its weights.
+        prompts: What to ask the model and its other form; something of its own if empty.
     """
 
     recipe: Recipe
@@ -37,7 +39,9 @@ class Export:
     companions: Any
     folder: Path
     notice: Callable[[str], None]
+    write: Callable[[Path], str]
     card: str | None = None
+    prompts: tuple[str, ...] = ()
 
 
 def export_recipe(
@@ -51,7 +55,9 @@ def export_recipe(
     bench: Any,
     companions: Any,
     notice: Callable[[str], None],
+    write: Callable[[Path], str],
     card: str | None = None,
+    prompts: tuple[str, ...] = (),
 ) -> list[str]:
     """Write a recipe in another form into a new folder, whole or not at all.
 
@@ -66,6 +72,8 @@ def export_recipe(
         companions: As in `Export`.
         notice: As in `Export`.
         card: As in `Export`.
+        write: As in `Export`.
+        prompts: As in `Export`.
 
     Returns:
         The names of the files that were written, sorted.
@@ -76,5 +84,5 @@ def export_recipe(
     """
     build = find(FORMATS, form, "format").build
     with staged(out, nbytes=0, replace=False) as folder:
-        build(Export(recipe, sources, locations, names, bench, companions, folder, notice, card))
+        build(Export(recipe, sources, locations, names, bench, companions, folder, notice, write, card, prompts))
         return sorted(path.name for path in folder.iterdir())

@@ -1,0 +1,59 @@
+"""A recipe's model as an ordinary checkpoint for a while: other forms are made from it, and held against it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from optmerge.interchange.export import Export
+from optmerge.interchange.formats import fold
+from optmerge.models.source_licences import CARD
+from optmerge.recipe import RECIPE, PathNode
+
+
+@contextmanager
+def plain_model(export: Export) -> Iterator[Path]:
+    """The model that was scored, in a folder that goes away; a path is folded, as `format=fold` does it.
+
+    Its recipe is kept for good, beside what is made of it.
+
+    Raises:
+        OptmergeError: If the weights are not those that were scored, or a folded model is not its path.
+    """
+    with TemporaryDirectory(prefix="plain-", dir=export.folder) as name:
+        folder = Path(name) / "model"
+        if isinstance(export.recipe.root, PathNode):
+            folder.mkdir()
+            fold.build(replace(export, folder=folder))
+        else:
+            export.notice(f"rebuilt: {export.write(folder)}")
+        (export.folder / RECIPE).write_bytes((folder / RECIPE).read_bytes())
+        yield folder
+
+
+def write_card(export: Export, form: str) -> None:
+    """Write the model's card, if it has one, with a word on the form that it has here, which what it says is not of."""
+    if export.card:
+        end = export.card.index("\n---\n", 3) + len("\n---\n")  # of what the hub reads
+        note = f"\n> **In another form.** {form} All below is of the model as it was before.\n"
+        (export.folder / CARD).write_text(export.card[:end] + note + export.card[end:], encoding="utf-8")
+
+
+def open_model(folder: Path, dtype: str) -> Any:
+    """A checkpoint as transformers loads it, on the CPU."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=getattr(torch, dtype), trust_remote_code=False, local_files_only=True, use_safetensors=True
+    )
+    return model.eval().requires_grad_(False)
+
+
+def open_tokenizer(folder: Path) -> Any:
+    """A checkpoint's tokenizer as transformers loads it."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
