@@ -203,11 +203,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/studies.db"
         number = fill(url, given.genes, given.trials)
-        ours = "import sys; from rich.console import Console; from optmerge.commands.dashboard import run_dashboard; "
-        ours += "run_dashboard(sys.argv[1:], Console())"
         commands = {
             "optuna-dashboard": [str(Path(sys.executable).with_name("optuna-dashboard")), "--port=8181", url],
-            "ours": [sys.executable, "-c", ours, f"study.name={NAME}", f"study.folder={folder}", "port=8181"],
+            "ours": [
+                sys.executable,
+                "-m",
+                "optmerge",
+                "dashboard",
+                f"study.name={NAME}",
+                f"study.folder={folder}",
+                "port=8181",
+            ],
         }
         for served_by, command in commands.items():
             for page, (path, there) in PAGES.items():

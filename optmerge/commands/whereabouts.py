@@ -40,14 +40,10 @@ def _whereabouts(assembly: Assembly, folder: Path, registered: str | None, *, se
 
 
 def dashboards(assembly: Assembly) -> Iterator[str]:
-    """The commands that open the dashboards."""
-    from optmerge.study.storage import shown_url
-
-    yield f"watch the study   {_program('optuna-dashboard')} {shown_url(assembly.config.storage.url)}"
-    module, options = assembly.plugins.tracking
-    if command := module.command(options):
-        name, _, rest = command.partition(" ")
-        yield f"watch the runs    {_program(name)} {rest}"
+    """The command that opens the dashboards."""
+    study, storage = assembly.config.study, assembly.config.storage
+    words = setting_words(str(study.name), study.own_folder, storage.url)
+    yield f"watch it          {_program('python')} -m optmerge dashboard {words}"
 
 
 def setting_words(study: str, folder: Path, url: str) -> str:

@@ -18,7 +18,6 @@ from optmerge.recipe import RECIPE, load_recipe
 from optmerge.registered import did_you_mean
 from optmerge.study.judged import Judged, ProblemSet, Scores
 from optmerge.study.slots import violation
-from optmerge.study.storage import shown_url
 from optmerge.study.trial_scores import value_of
 from optmerge.tasks import Objective, Split
 from optmerge.tracking.code_version import version_tags
@@ -309,10 +308,3 @@ def experiment_of(study: str, settings: Mapping[str, Any]) -> str:
 def build(options: Options) -> MlflowTracker:
     """The tracker with these settings, connected."""
     return MlflowTracker(options)
-
-
-def command(options: Options) -> str | None:
-    """The command that shows what was recorded; a server needs none."""
-    if options.uri.startswith("http"):
-        return None
-    return f"mlflow ui --backend-store-uri {shown_url(options.uri)}"

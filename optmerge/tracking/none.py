@@ -39,8 +39,3 @@ class NoTracker:
 def build(options: Options) -> NoTracker:
     """The tracker."""
     return NoTracker()
-
-
-def command(options: Options) -> str | None:
-    """Nothing was recorded, so nothing can be shown."""
-    return None

@@ -10,20 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-# As the command line starts it, which sees to signals.
-_COMMAND = """
-import signal, sys
-from rich.console import Console
-from optmerge.commands.dashboard import run_dashboard
-from optmerge.errors import OptmergeError
-
-signal.signal(signal.SIGTERM, signal.default_int_handler)
-try:
-    run_dashboard(sys.argv[1:], Console(soft_wrap=True))
-except OptmergeError as error:
-    sys.exit(f"optmerge: {error}")
-"""
-
 
 @dataclass
 class Dashboards:
@@ -55,7 +41,7 @@ class Dashboards:
 @contextmanager
 def dashboards(*arguments: str, cwd: Path) -> Iterator[Dashboards]:
     """The dashboards, when both answer; ended afterwards."""
-    command = [sys.executable, "-c", _COMMAND, "port=0", "mlflow_port=0", *arguments]
+    command = [sys.executable, "-m", "optmerge", "dashboard", "port=0", "mlflow_port=0", *arguments]
     environment = {**os.environ, "COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
         command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -18,7 +18,7 @@ PROBLEMS = 24
 
 
 def test_search_prints_where_its_results_are(search: Search) -> None:
-    for words in ("studies/demo-seed0/best", "studies/demo-seed0/result.json", "rebuild --check", "optuna-dashboard"):
+    for words in ("studies/demo-seed0/best", "studies/demo-seed0/result.json", "rebuild --check", "optmerge dashboard"):
         assert words in search.printed
 
 
