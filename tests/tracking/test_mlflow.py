@@ -17,7 +17,7 @@ from optmerge.models import Checkpoint, weights_sha256
 from optmerge.study.judged import Finalist
 from optmerge.study.slots import ERROR
 from optmerge.study.trial_scores import RECIPE
-from optmerge.tracking.mlflow import Options, build, command, experiment_of
+from optmerge.tracking.mlflow import Options, build, experiment_of
 from tracking.followed import GENES, GOAL, follow, judged, model_folder, recipe, result, settings, started, trials
 
 
@@ -293,12 +293,3 @@ def test_a_store_that_cannot_be_used_is_a_usage_error_without_the_password() -> 
     with pytest.raises(UsageError, match="tracking.uri=.*MLflow cannot use it") as caught:
         build(Options("nonsuch://user:secret@host/db"))
     assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_the_command_that_shows_runs_hides_the_password() -> None:
-    shown = command(Options("postgresql://user:secret@host/db"))
-    assert shown is not None and "secret" not in shown and shown.startswith("mlflow ui")
-
-
-def test_a_server_needs_no_command() -> None:
-    assert command(Options("https://mlflow.example.org")) is None
