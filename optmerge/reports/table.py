@@ -114,11 +114,11 @@ def print_comparison(console: Console, results: Sequence[Mapping[str, Any]]) -> 
         goal, test = goal_of(result), result["winner"]["test"]
         naive, best_naive = _best(result["baselines"], goal)
         low, high = sorted((test["low"], test["high"]))
+        evolved = f"{goal.shown(test['score'])} ({goal.shown(low)} to {goal.shown(high)})"
+        for objective in (Objective(**one) for one in result.get("objectives", ())):
+            evolved += f", {objective.name} {objective.shown(result['winner']['means'][objective.name])}"
         table.add_row(
-            result["study"],
-            _best(result["sources"], goal)[1],
-            f"{best_naive} {naive}" if naive else "-",
-            f"{goal.shown(test['score'])} ({goal.shown(low)} to {goal.shown(high)})",
+            result["study"], _best(result["sources"], goal)[1], f"{best_naive} {naive}" if naive else "-", evolved
         )
     console.print(table)
 

@@ -48,6 +48,11 @@ def test_paths_are_not_compiled(assembly: Assembly, bench: Workbench) -> None:
     assert engine._compiling() == {}
 
 
+def test_continuous_batches_are_not_compiled() -> None:
+    with pytest.raises(UsageError, match=r"^engine\.compile=true: continuous batches are not compiled"):
+        pick_device(Options(device="cpu", compile=True, continuous=True))
+
+
 def test_without_a_compiler_a_line_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)

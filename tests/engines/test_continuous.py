@@ -58,7 +58,10 @@ def test_responses_are_those_of_plain_batches_before_and_after_another_candidate
 def test_families_with_windows_and_positions_of_their_own_say_the_same(family: str, tmp_path: Path) -> None:
     make(tmp_path / "model", family, seed=0)
     asked = [Generate("abcdefghijklmnopqrstuvwxyz"[:n], 20) for n in (1, 3, 11, 26)]
-    found = loaded(tmp_path / "model").run(asked)
+    engine = loaded(tmp_path / "model")
+    rows = joins(engine)
+    found = engine.run(asked)
+    assert set(rows) == {1}
     assert found == loaded(tmp_path / "model", False).run(asked)
     assert len({response.text for response in found}) > 1
 
