@@ -1,8 +1,8 @@
-"""The demo over three seeds, with pruning and without, and with one weight a source, as tables for README.
+"""The demo over three seeds, and with one weight a source, as a table for README.
 
     python benchmarks/demo.py
 
-About twenty minutes on two cores; finished studies are only read again. Writes the results and the first seed's
+About a quarter of an hour on two cores; finished studies are only read again. Writes the results and the first seed's
 picture to benchmarks/demo/.
 """
 
@@ -18,8 +18,7 @@ SEEDS = (0, 1, 2)
 STUDIES = Path("studies")
 OUT = Path(__file__).parent / "demo"
 RUNS = {
-    "racing": ("demo-seed{}", []),
-    "none": ("demo-none-seed{}", ["pruner=none", "study.name=demo-${pruner.name}-seed${study.seed}"]),
+    "by layer": ("demo-seed{}", []),
     "one group": (
         "one-group-seed{}",
         ["space=model", "study.trials=100", "study.baselines=false", "study.name=one-group-seed${study.seed}"],
@@ -68,26 +67,12 @@ def scores_table(results: list[Result]) -> str:
     return "\n".join(lines)
 
 
-def pruning_table(racing: list[Result], none: list[Result]) -> str:
-    """What pruning saves, and what it costs."""
-    lines = ["| seed | pruner | pruned | problems answered | seconds | test |", "|---|---|---|---|---|---|"]
-    for seed, *pair in zip(SEEDS, racing, none, strict=True):
-        for pruner, result in zip(("racing", "none"), pair, strict=True):
-            trials = result["trials"]["complete"] + result["trials"]["pruned"]
-            answered = f"{result['problem_evaluations']} of {result['problem_evaluations_unpruned']}"
-            lines.append(
-                f"| {seed} | {pruner} | {result['trials']['pruned'] / trials:.0%} | {answered} | "
-                f"{result['seconds']:.0f} | {percent(result['winner']['test'])} |"
-            )
-    return "\n".join(lines)
-
-
 def main() -> None:
-    """Run, and print the tables."""
+    """Run, and print the table."""
     OUT.mkdir(exist_ok=True)
-    racing, none, one_group = (run(*RUNS[what]) for what in ("racing", "none", "one group"))
-    shutil.copy(STUDIES / RUNS["racing"][0].format(SEEDS[0]) / "report.png", OUT / "demo-seed0.png")
-    print(scores_table(racing), pruning_table(racing, none), sep="\n\n")
+    by_layer, one_group = (run(*RUNS[what]) for what in ("by layer", "one group"))
+    shutil.copy(STUDIES / RUNS["by layer"][0].format(SEEDS[0]) / "report.png", OUT / "demo-seed0.png")
+    print(scores_table(by_layer))
     print("\none weight a source, 100 trials:", ", ".join(percent(result["winner"]["test"]) for result in one_group))
 
 
