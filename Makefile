@@ -8,7 +8,7 @@ RUN := $(VENV)/bin
 PARALLEL := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser test-vllm check lint types format docker-check lint-docker clean
+.PHONY: help demo test test-browser test-int8 test-vllm check lint types format docker-check lint-docker clean
 
 help: ## List these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 22
@@ -24,6 +24,10 @@ test: $(VENV)/.installed-dev ## Install with what tests need, then run the whole
 test-browser: $(VENV)/.installed-browser ## Look at both dashboards in a headless Chromium; SCREENSHOTS=folder keeps what it sees
 	@echo "== testing: python -m pytest tests/browser"
 	@OMP_NUM_THREADS=1 OPTMERGE_SCREENSHOTS=$(SCREENSHOTS) $(RUN)/python -m pytest tests/browser
+
+test-int8: $(VENV)/.installed-int8 ## Install torchao, which transformers imports wherever it is, then test the export in 8 bits
+	@echo "== testing: python -m pytest tests/interchange/test_formats.py"
+	@OMP_NUM_THREADS=1 $(RUN)/python -m pytest tests/interchange/test_formats.py
 
 test-vllm: $(VLLM_VENV)/.installed ## Install vLLM for the CPU in an environment of its own, then test the engine that uses it
 	@echo "== testing: python -m pytest tests/engines/test_vllm.py"
@@ -70,6 +74,11 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "== installing what tests need"
 	@$(RUN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-int8: $(VENV)/.installed-dev
+	@echo "== installing torchao"
+	@$(RUN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[int8]'
 	@touch $@
 
 $(VENV)/.installed-browser: $(VENV)/.installed-dev

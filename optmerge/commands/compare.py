@@ -12,6 +12,7 @@ from optmerge.errors import UsageError
 from optmerge.registered import did_you_mean
 
 _FILES = ("csv", "json")
+_WIDE = 200  # columns, where the output is no terminal
 
 
 def run_compare(arguments: Sequence[str], console: Console) -> None:
@@ -56,7 +57,8 @@ def run_compare(arguments: Sequence[str], console: Console) -> None:
         versions = registry.versions()
         tables = {one.number: table for one in versions if (table := registry.table(one, "validation"))}
         groups, tests = compared(versions, tables, registry.own_validation()), registry.tests()
-    print_versions(console, name, groups, tests)
+    wide = console if console.is_terminal else Console(file=console.file, width=_WIDE)
+    print_versions(wide, name, groups, tests)
     if "csv" in paths:
         write_atomically(paths["csv"], as_csv(groups))
     if "json" in paths:

@@ -143,10 +143,13 @@ def _settings_of(command: Command, choices: dict[str, list[Choice]], before: Seq
     return found
 
 
+_NO_STUDIES = ("artifacts", "mlartifacts")  # folders beside those of studies
+
+
 def _studies(before: Sequence[str]) -> Words:
     """The studies that have a folder."""
     root = Path((_values_of("study.folder", before) or ["studies"])[-1])
-    return {path.name: "" for path in sorted(root.glob("[!.]*")) if path.is_dir() and path.name != "mlartifacts"}
+    return {path.name: "" for path in sorted(root.glob("[!.]*")) if path.is_dir() and path.name not in _NO_STUDIES}
 
 
 def _values_of(name: str, words: Sequence[str]) -> list[str]:

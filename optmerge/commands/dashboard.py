@@ -120,12 +120,12 @@ def _opened(config: Config, named: bool, own_tracking: bool) -> tuple[str, dict[
             raise
         return f"/dashboard/studies/{database.get_study_id_from_name(name)}", tracking  # of another version
     if not database.running(opened.study_id):  # else its search keeps it up to date
-        from optmerge.commands.noticeboard import harmless, post_files, post_note
+        from optmerge.commands.noticeboard import harmless, post_note
 
-        with harmless():
-            if config.study.own_folder.is_dir():
-                post_files(opened, config.study.own_folder)
-            post_note(opened, config.study.own_folder, config.storage.url)
+        folder = config.study.own_folder
+        if folder.is_dir():  # elsewhere less is known than the note says
+            with harmless():
+                post_note(opened, folder, config.storage.url)
     carried = opened.study.user_attrs[CONFIG].get("tracking", {})
     if carried.get("name") == "none" and not own_tracking:
         tracking = carried

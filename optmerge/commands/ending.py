@@ -42,6 +42,16 @@ def finished_result(config: Config, opened: OpenStudy, folder: Path) -> dict[str
     return result if same_end and done else None
 
 
+def result_that_holds(opened: OpenStudy, folder: Path) -> dict[str, Any] | None:
+    """The contents of a study's result.json, if it is there and of as many trials as there are now."""
+    try:
+        result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        spent = result["trials"]["complete"] + result["trials"]["pruned"]
+    except (OSError, ValueError, KeyError, TypeError):  # not there, or not whole
+        return None
+    return result if spent == len(counted(opened.study.get_trials(deepcopy=False))) else None
+
+
 def _settings(config: Config) -> dict[str, Any]:
     """The settings that decide how a study ends."""
     study = config.study
@@ -101,6 +111,9 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
     space = run.assembly.space
     sources = {space.source(alias).sha256: node_sha256(node) for alias, node in space.sources.items()}
     answered = judged(run.study, result.winner.trial, trials, sources)
+    for trial in run.study.get_trials(deepcopy=False):  # what others ended while this process was busy
+        if trial.state.is_finished():
+            run.tracker.trial(trial)
     registered = run.tracker.finish(document, run.folder / BEST, answered)
     # Written last: a study with a result is one that has nothing left to do.
     write_atomically(run.folder / RESULT, json.dumps(document, indent=2, ensure_ascii=False) + "\n")

@@ -1,7 +1,6 @@
 """What a search leaves for optuna-dashboard: a note that is kept up to date, pictures, and tables of trials."""
 
 import contextlib
-import json
 import logging
 import tempfile
 import time
@@ -13,7 +12,12 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from optmerge.commands.assembly import Assembly
-from optmerge.commands.ending import BEST, FRONT_PICTURE, PICTURE, RESPONSES, RESULT, WINNER
+from optmerge.commands.ending import (
+    BEST,
+    RESPONSES,
+    RESULT,
+    result_that_holds,
+)
 from optmerge.errors import OptmergeError
 from optmerge.recipe import RECIPE
 from optmerge.study.charter import OpenStudy
@@ -24,12 +28,6 @@ from optmerge.tasks.task import Split
 
 _SECONDS = 15.0  # between two notes, at least
 PROBLEMS = "problems.csv"
-_PICTURES = {
-    PICTURE: "Left: the fitness of all trials in the order they were tried. Right: scores on the test problems, with "
-    "intervals, of sources, naive merges and the winner.",
-    WINNER: "What the winner takes from each source.",
-    FRONT_PICTURE: "The compromises between the objectives.",
-}
 _TOLD = "optmerge:pictures"  # system attribute of a study: name of a picture to what it shows
 
 log = logging.getLogger(__name__)
@@ -57,33 +55,24 @@ def post_note(opened: OpenStudy, folder: Path, url: str) -> None:
         files={name: f"/artifacts/{opened.study_id}/{number}" for name, number in known.items()},
         told=opened.database.get_study_system_attrs(opened.study_id).get(_TOLD, {}),
         finalists=[trial.number for trial in finalists(opened)],
-        result=_result(folder),
+        result=result_that_holds(opened, folder),
     )
     _, mark, own = get_note(opened.study).partition(MARK)
     save_note(opened.study, study_note(standing) + (mark or MARK) + own)
 
 
-def _result(folder: Path) -> dict[str, Any] | None:
-    try:
-        found: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found
-
-
-def post_files(opened: OpenStudy, folder: Path, pictures: Sequence[tuple[Path, str]] = ()) -> None:
+def post_files(opened: OpenStudy, folder: Path, pictures: Sequence[tuple[Path, str]]) -> None:
     """Attach to a study what its end has left.
 
     Args:
         opened: The study.
         folder: The study's folder.
-        pictures: More files, and what each shows.
+        pictures: Those of its report, and what each shows.
     """
     from optmerge.study.artifacts import attach_to_study
 
-    shown = [*((folder / name, text) for name, text in _PICTURES.items()), *pictures]
-    told = {path.name: text for path, text in shown if path.is_file()}
-    files = [path for path, _ in shown] + [folder / RESULT, folder / BEST / RECIPE]
+    told = {path.name: text for path, text in pictures}
+    files = [path for path, _ in pictures] + [folder / RESULT, folder / BEST / RECIPE]
     opened.database.set_study_system_attr(opened.study_id, _TOLD, told)
     attach_to_study(opened, folder.parent, {path.name: path for path in files if path.is_file()})
 
@@ -124,8 +113,8 @@ class Noticeboard:
                 self._post()
             self._posted = time.monotonic()
 
-    def end(self, pictures: Sequence[tuple[Path, str]] = ()) -> None:
-        """Attach all that a study has when it has ended, and more files with what each shows."""
+    def end(self, pictures: Sequence[tuple[Path, str]]) -> None:
+        """Attach all that a study has when it has ended: the pictures of its report, with what each shows, and more."""
         with harmless():
             post_files(self._opened, self._folder, pictures)
             self._post_tables(finalists(self._opened), recipes=True)

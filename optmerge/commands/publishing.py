@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from optmerge.models.licences import Combined
 from optmerge.models.source_licences import CARD, recipe_licence
 from optmerge.recipe import Recipe
+from optmerge.tasks.task import SPLITS
 
 if TYPE_CHECKING:
     from optmerge.commands.assembly import Assembly
@@ -41,16 +42,24 @@ def facts_to_publish(assembly: "Assembly", recipe: Recipe) -> dict[str, Any]:
 def _languages(config: "Config") -> list[str]:
     if config.policy.language:
         return list(config.policy.language)
-    name = config.task["name"]
-    language = config.task.get("language", "ja") if name == "mgsm" else _LANGUAGES.get(name)
-    return [language] if language else []
+    found = []
+    for task in _tasks(config):
+        name = task["name"]
+        found.append(task.get("language", "ja") if name == "mgsm" else _LANGUAGES.get(name))
+    return sorted({language for language in found if language})
+
+
+def _tasks(config: "Config") -> list[Mapping[str, Any]]:
+    """The settings of the task, or of the parts of a composite one."""
+    if config.task["name"] != "composite":
+        return [config.task]
+    return [part["task"] for part in config.task["parts"].values()]
 
 
 def _data(config: "Config") -> dict[str, dict[str, str]]:
     """The data sets of the hub that problems came from, by split; nothing of files that lie here."""
-    found = {}
-    for split in ("search", "validation", "test"):
-        settings = config.task.get(split)
+    found: dict[str, dict[str, str]] = {}
+    for split, settings in ((split, task.get(split)) for split in SPLITS for task in _tasks(config)):
         if isinstance(settings, Mapping) and settings.get("hub") and not settings.get("path"):
             kept = (
                 ("hub", "config", "revision", "file")

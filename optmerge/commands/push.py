@@ -116,6 +116,8 @@ def _prepared(folder: Path, repo: str, licence: str | None) -> Push:
         folder = folder / BEST
     found = recipe_of(folder)
     if found is None or not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
+        if list(folder.glob("*.gguf")):
+            raise UsageError(f"{folder} is an export for llama.cpp; push the model itself, its best/ folder")
         raise UsageError(f"{folder} holds no model that optmerge has made: it wants weights, config.json and {RECIPE}")
     recipe = found[0]
     result = result_of(recipe, folder)
@@ -133,6 +135,11 @@ def _prepared(folder: Path, repo: str, licence: str | None) -> Push:
     there = folder / CARD
     card = there.read_text(encoding="utf-8") if there.is_file() else None
     ours = card is None or (result is not None and card == card_of(recipe, str(result["study"]), result, folder))
+    if card is not None and not ours and licence is None and declared_in(card).text != settled.name:
+        raise UsageError(
+            f"{there} says {declared_in(card).text}, and the recipe's sources make it {settled.name}; say which is "
+            "right with licence=ID"
+        )
     if card is None or ours or declared_in(card).text != settled.name:
         card = card_of(recipe, repo, result, folder, settled)
     return Push(folder, repo, recipe, settled, card)

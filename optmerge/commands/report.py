@@ -1,15 +1,14 @@
 """The report command: what a study has found, on one page."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import optuna
 from rich.console import Console
 
-from optmerge.commands.ending import BEST, REPORT, RESPONSES, RESULT
+from optmerge.commands.ending import BEST, REPORT, RESPONSES, RESULT, result_that_holds
 from optmerge.commands.worker import carried_config, named_study
 from optmerge.config import Config, masked, options_of
 from optmerge.errors import OptmergeError, UsageError
@@ -17,7 +16,7 @@ from optmerge.recipe import RECIPE, load_recipe
 from optmerge.registered import did_you_mean
 from optmerge.study.charter import CONFIG, OpenStudy
 from optmerge.study.identity import IDENTITY
-from optmerge.study.slots import counted
+from optmerge.study.result import EVALUATION
 
 if TYPE_CHECKING:
     from optmerge.reports.findings import Ending
@@ -52,6 +51,10 @@ def run_report(arguments: Sequence[str], console: Console) -> None:
     ending = ending_of(opened, folder, _problems(opened, here, words))
     written = write_report(opened, out, ending, watts=watts)
     so_far = "" if ending.result is not None else " so far"
+    if so_far and any(key.startswith(f"{EVALUATION}:test:") for key in opened.study.user_attrs):
+        so_far += (
+            f" (its end is told by {RESULT}, which {folder} lacks or has of fewer trials: name study.folder=FOLDER)"
+        )
     console.print(
         f"Report of study {opened.study.study_name}{so_far}: {written.page}, with {len(written.figures)} pictures "
         "beside it.",
@@ -71,18 +74,14 @@ def ending_of(opened: OpenStudy, folder: Path, problems: "Sequence[Problem]") ->
     """
     from optmerge.reports.findings import Ending, read_responses
 
-    try:
-        result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        spent = result["trials"]["complete"] + result["trials"]["pruned"]
-        sha256 = result["winner"]["recipe_sha256"]
-    except (OSError, ValueError, KeyError, TypeError):  # not there, or not whole
-        return Ending()
-    if spent != len(counted(opened.study.get_trials(deepcopy=False))):
+    result = result_that_holds(opened, folder)
+    if result is None:
         return Ending()
     try:
         recipe = load_recipe(folder / BEST / RECIPE)
     except UsageError:  # it was moved; the genes say most of it
         recipe = None
+    sha256 = result["winner"]["recipe_sha256"]
     known = recipe if recipe is not None and recipe.sha256 == sha256 else None
     return Ending(result, known, problems, read_responses(folder / RESPONSES, result))
 

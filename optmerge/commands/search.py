@@ -20,7 +20,7 @@ from optmerge.config import Config
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.models import Adapter, check_room
 from optmerge.reports.progress import ProgressLine
-from optmerge.study.charter import OpenStudy, open_study
+from optmerge.study.charter import CONFIG, OpenStudy, open_study
 from optmerge.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ def run_search(config: Config, console: Console) -> dict[str, Any]:
     module, options = plugins.tracking
     tracker = module.build(options)
     opened = known or create_study(assembly, database)
+    if known:  # how it ends may be told otherwise now
+        database.set_study_user_attr(known.study_id, CONFIG, settings_to_keep(config))
     if stages:
         opened.study.set_user_attr(STAGES, stages)
     database.set_control(

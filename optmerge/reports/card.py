@@ -49,6 +49,8 @@ def model_card(
     from huggingface_hub import ModelCard, ModelCardData
 
     results = _eval_results(result) if result else None
+    # The hub takes these for repositories: a name that a source has here alone might be somebody else's there.
+    on_hub = [called for called in _base_models(recipe.root) if "/" in called]
     other = licence.id == "other"
     data = ModelCardData(
         license=licence.id,
@@ -57,8 +59,8 @@ def model_card(
         language=list((result or {}).get("languages") or ()) or None,
         library_name="transformers",
         pipeline_tag="text-generation",
-        base_model=_base_models(recipe.root),
-        base_model_relation="merge",
+        base_model=on_hub or None,
+        base_model_relation="merge" if on_hub else None,
         tags=["merge", "optmerge", _method(recipe)],
         datasets=None,
         model_name=name if results else None,
@@ -173,6 +175,12 @@ def _chosen(result: Mapping[str, Any]) -> str:
         f"It scored {goal.shown(winner['search'])} in the search{validation}; the best of many is partly lucky, "
         "and the score on test is the one to believe."
     )
+    if "front" in result:
+        names = _listed([f"`{one['name']}`" for one in result["objectives"]])
+        text += (
+            f" It was searched for {names} at once: of {len(result['front'])} compromises between them this one has "
+            f"the best {goal.name}, which weighs them."
+        )
     rivals = (winner.get("selection") or {}).get("not_separated") or ()
     if rivals:
         text += f" {len(rivals)} of the other finalists cannot be told from it on validation."

@@ -119,15 +119,15 @@ def placed_finalists(findings: Findings) -> list[Placed]:
     """The finalists, best on validation first."""
     goal, result = findings.goal, findings.result
     winner = result["winner"] if result is not None else {}
-    rivals = winner.get("selection", {}).get("not_separated", [])
+    selection = winner.get("selection")  # where finalists did not race, there is none
     best = max((goal.sign * one.mean for one in findings.finalists), default=0.0)
 
     def verdict(number: int) -> str:
         if number == winner.get("trial"):
             return "chosen"
-        if result is None:
+        if selection is None:
             return ""
-        return "cannot be told from it" if number in rivals else "worse beyond chance"
+        return "cannot be told from it" if number in selection["not_separated"] else "worse beyond chance"
 
     values = {trial.number: value for trial, value in findings.complete}
     # Those that left the race stand behind those that ran it to the end: their means are of fewer problems.

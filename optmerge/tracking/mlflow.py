@@ -229,7 +229,7 @@ class MlflowTracker:
 
     @told()
     def finish(self, result: Mapping[str, Any], best: Path, judged: Judged) -> str | None:
-        from mlflow.entities import Metric
+        from mlflow.entities import Metric, RunTag
 
         from optmerge.tracking.model_folders import put_model
         from optmerge.tracking.registry import Registry, Winner
@@ -237,12 +237,18 @@ class MlflowTracker:
         now = int(time.time() * 1000)
         values = {**scores_of(result), **{f"trials/{state}": count for state, count in result["trials"].items()}}
         values |= {name: result[name] for name in ("problem_evaluations", "problem_evaluations_unpruned", "seconds")}
-        self._client.log_batch(self._parent, metrics=[Metric(name, value, now, 0) for name, value in values.items()])
+        self._client.log_batch(
+            self._parent,
+            metrics=[Metric(name, value, now, 0) for name, value in values.items()],
+            tags=[RunTag("recipe_sha256", result["winner"]["recipe_sha256"])],
+        )
         self._tell_finalists(judged)
         self._client.log_text(self._parent, json.dumps(result, indent=2, ensure_ascii=False), "result.json")
         for name in ("report.png", "winner.png", "front.png"):
             if (best.parent / name).is_file():
                 self._client.log_artifact(self._parent, str(best.parent / name))
+        if (best.parent / "report").is_dir():
+            self._client.log_artifacts(self._parent, str(best.parent / "report"), "report")
         # A folder for each winner: an earlier version must keep its weights and its scores.
         weights = result["winner"]["weights_sha256"][:12]
         model, problems = f"model-{weights}", f"problems-{weights}"

@@ -159,7 +159,7 @@ def studied(trials: int, values: Any, genes: int = 12) -> tuple[optuna.Study, li
 
 
 def test_the_gene_that_decides_is_the_most_important() -> None:
-    found = importance_of_genes(*studied(200, lambda genome: genome[4]))
+    found = importance_of_genes(*studied(200, lambda genome: genome[4]), 1.0)
     assert found is not None
     assert next(iter(found.genes)) == "layers.01/b/weight"
     assert found.genes["layers.01/b/weight"] > 0.7
@@ -173,8 +173,8 @@ def test_the_gene_that_decides_is_the_most_important() -> None:
 
 
 def test_of_few_trials_or_equal_ones_nothing_is_said() -> None:
-    assert importance_of_genes(*studied(19, lambda genome: genome[0])) is None
-    assert importance_of_genes(*studied(30, lambda genome: 0.5)) is None
+    assert importance_of_genes(*studied(19, lambda genome: genome[0]), 1.0) is None
+    assert importance_of_genes(*studied(30, lambda genome: 0.5), 1.0) is None
 
 
 def test_importances_add_up_by_the_parts_of_names() -> None:
