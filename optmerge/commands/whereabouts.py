@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from optmerge.commands.assembly import Assembly
-from optmerge.commands.ending import BEST, FRONT, FRONT_PICTURE, PICTURE, RESULT, WINNER
+from optmerge.commands.ending import BEST, FRONT, FRONT_PICTURE, PICTURE, REPORT, RESULT, WINNER
 from optmerge.recipe import RECIPE
 
 
@@ -29,6 +29,7 @@ def _whereabouts(assembly: Assembly, folder: Path, registered: str | None, *, se
     yield ""
     yield f"model and recipe  {folder / BEST}"
     yield f"results, pictures {folder / RESULT}, {folder / PICTURE}, {folder / WINNER}"
+    yield f"report            {folder / REPORT / 'index.html'}"
     if several:
         yield f"compromises       {folder / FRONT}, {folder / FRONT_PICTURE}"
     if registered:
