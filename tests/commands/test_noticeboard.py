@@ -120,7 +120,7 @@ def test_what_people_write_below_the_line_is_kept(made: Made) -> None:
 
 def test_finalists_have_their_recipe_and_a_table_of_their_problems(made: Made) -> None:
     validated(made, 1)
-    made.board().end()
+    made.board().end([])
     trials, task = made.opened.study.trials, made.assembly.plugins.task
     assert load_recipe(made.file(1, "recipe.yaml")).sha256 == trials[1].user_attrs[RECIPE]
     rows = made.table(1)
@@ -140,7 +140,7 @@ def test_finalists_have_their_recipe_and_a_table_of_their_problems(made: Made) -
 
 def test_table_has_only_the_problems_that_were_seen(made: Made) -> None:
     validated(made, 2)
-    made.board().end()
+    made.board().end([])
     assert len([row for row in made.table(2) if row["split"] == "search"]) == 10
 
 
@@ -163,15 +163,14 @@ def test_responses_that_are_kept_go_with_every_trial(made: Made) -> None:
 
 
 def test_pictures_are_in_the_note_with_what_they_show(made: Made, tmp_path: Path) -> None:
-    for path in (made.folder / "report.png", tmp_path / "solved.png"):
-        path.write_bytes(b"\x89PNG\r\n\x1a\n")
+    (tmp_path / "solved.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     board = made.board()
     board.end([(tmp_path / "solved.png", "Which problems | each model solves.")])
     metas = {meta.filename: meta.artifact_id for meta in get_all_artifact_meta(made.opened.study)}
-    assert set(metas) == {"report.png", "solved.png"}
+    assert set(metas) == {"solved.png"}
     assert f"![Which problems \\| each model solves.](/artifacts/1/{metas['solved.png']})" in made.note()
     board.end([(tmp_path / "solved.png", "Anew.")])
-    assert len(get_all_artifact_meta(made.opened.study)) == 2
+    assert len(get_all_artifact_meta(made.opened.study)) == 1
 
 
 def test_results_are_in_the_note(made: Made) -> None:
@@ -181,13 +180,22 @@ def test_results_are_in_the_note(made: Made) -> None:
         "winner": {"trial": 1, "search": 0.875, "validation": 0.903, "test": test},
         "sources": {"ja": {"test": {"score": 0.067, "low": 0.052, "high": 0.083}}},
         "baselines": {"best pair": {"setting": "ja + math_add", "test": {"score": 0.5, "low": 0.4, "high": 0.6}}},
+        "trials": {"complete": 3, "pruned": 0, "failed": 0},
     }
     (made.folder / "result.json").write_text(json.dumps(result))
-    made.board().end()
+    made.board().end([])
     assert "**Done**" in made.note()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in made.note().splitlines() if "|" in line]
     assert ["**evolved merge (trial 1)**", "91.0%", "89.2% to 92.7%"] in rows
     assert ["best pair ja + math_add", "50.0%", "40.0% to 60.0%"] in rows
+
+
+def test_a_result_of_fewer_trials_is_not_told(made: Made) -> None:
+    """A study that goes on for longer has no winner yet."""
+    result = {"winner": {"trial": 1, "search": 0.5}, "trials": {"complete": 2, "pruned": 0, "failed": 0}}
+    (made.folder / "result.json").write_text(json.dumps(result))
+    made.board().update()
+    assert "**All trials are done**" in made.note() and "evolved" not in made.note()
 
 
 def test_a_full_disk_does_not_end_the_search(
@@ -195,7 +203,7 @@ def test_a_full_disk_does_not_end_the_search(
 ) -> None:
     (made.folder.parent / "artifacts").write_text("a file where the folder should be")
     validated(made, 1)
-    made.board().end()
+    made.board().end([])
     assert "optuna-dashboard will not show all" in caplog.text
 
 
