@@ -34,11 +34,18 @@ def plain_model(export: Export) -> Iterator[Path]:
 
 
 def write_card(export: Export, form: str) -> None:
-    """Write the model's card, if it has one, with a word on the form that it has here, which what it says is not of."""
+    """Write the model's card, if it has one, with a word on the form that it has here, which what it says is not of.
+
+    The hub, which reads no words, is told no scores: they are of the model as it was.
+    """
+    from huggingface_hub import ModelCard
+
     if export.card:
-        end = export.card.index("\n---\n", 3) + len("\n---\n")  # of what the hub reads
+        card = ModelCard(export.card)
+        card.data.eval_results, card.data.model_name = None, None
         note = f"\n> **In another form.** {form} All below is of the model as it was before.\n"
-        (export.folder / CARD).write_text(export.card[:end] + note + export.card[end:], encoding="utf-8")
+        text = f"---\n{card.data.to_yaml()}\n---\n{note}{card.text}"
+        (export.folder / CARD).write_text(text, encoding="utf-8")
 
 
 def open_model(folder: Path, dtype: str) -> Any:
