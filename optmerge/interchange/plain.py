@@ -42,7 +42,7 @@ def write_card(export: Export, form: str) -> None:
 
     if export.card:
         card = ModelCard(export.card)
-        card.data.eval_results, card.data.model_name = None, None
+        vars(card.data).update(eval_results=None, model_name=None)
         note = f"\n> **In another form.** {form} All below is of the model as it was before.\n"
         text = f"---\n{card.data.to_yaml()}\n---\n{note}{card.text}"
         (export.folder / CARD).write_text(text, encoding="utf-8")
