@@ -96,7 +96,7 @@ def known_licence(text: str, setting: str) -> str:
     return name
 
 
-def combine(sources: Mapping[str, Declared]) -> Combined:
+def combine(sources: Mapping[str, Declared], prefer: str = "") -> Combined:
     """The licence of a merge of sources.
 
     1. Where nothing is known of a source, nothing is known of the merge.
@@ -107,6 +107,7 @@ def combine(sources: Mapping[str, Declared]) -> Combined:
 
     Args:
         sources: Alias to what it is under.
+        prefer: Of several that ask as much, this one goes on the merge.
     """
     rules: dict[str, Rule] = {}
     reasons = []
@@ -129,7 +130,7 @@ def combine(sources: Mapping[str, Declared]) -> Combined:
     elif binding:
         ids = sorted(rule.id for rule in binding)
     else:
-        ids = [max(every, key=lambda rule: (rule.rank, rule.id)).id]
+        ids = [max(every, key=lambda rule: (rule.rank, rule.id == prefer, rule.id)).id]
     if len(ids) == 1:
         reasons.append(f"so the merge is under {_named(RULES[ids[0]])}")
         return _result(ids[0] if RULES[ids[0]].on_hub else OTHER, ids[0], every, tuple(reasons))
@@ -147,16 +148,16 @@ def forbids(policy: str, sources: Mapping[str, Declared]) -> dict[str, str]:
     wanted = declared(policy, "config")
     found = {}
     for alias, said in sorted(sources.items()):
-        if combine({"policy": wanted, alias: said}).name != policy:
+        if combine({"policy": wanted, alias: said}, policy).name != policy:
             hindrances = [rule_of(name) for name in said.ids if not _bears(policy, name)]
             found[alias] = "; ".join(_why_not(rule, policy) for rule in hindrances or map(rule_of, said.ids))
-    if not found and sources and combine({**sources, "policy": wanted}).name != policy:  # each alone, but not together
+    if not found and sources and combine({**sources, "policy": wanted}, policy).name != policy:  # each alone, but not together
         found[_listed(sorted(sources))] = "; ".join(combine(sources).conflicts) or "their licences do not go together"
     return found
 
 
 def _bears(policy: str, name: str) -> bool:
-    return combine({"policy": Declared((policy,)), "source": Declared((name,))}).name == policy
+    return combine({"policy": Declared((policy,)), "source": Declared((name,))}, policy).name == policy
 
 
 def _why_not(rule: Rule, policy: str) -> str:

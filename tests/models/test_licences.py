@@ -264,3 +264,10 @@ def test_licence_is_read_from_the_card_in_the_hubs_cache(tmp_path: Path, monkeyp
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert licence_of("maker/model").ids == ("gemma",)
     assert licence_of("maker/other").ids == ("unknown",)
+
+
+@pytest.mark.parametrize(
+    ("policy", "source"), [("isc", "mit"), ("mit", "isc"), ("cc0-1.0", "unlicense"), ("unlicense", "cc0-1.0")]
+)
+def test_of_licences_that_ask_as_much_any_may_be_the_policy(policy: str, source: str) -> None:
+    assert forbids(policy, {"a": declared(source, "card")}) == {}
