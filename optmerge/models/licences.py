@@ -151,7 +151,8 @@ def forbids(policy: str, sources: Mapping[str, Declared]) -> dict[str, str]:
         if combine({"policy": wanted, alias: said}, policy).name != policy:
             hindrances = [rule_of(name) for name in said.ids if not _bears(policy, name)]
             found[alias] = "; ".join(_why_not(rule, policy) for rule in hindrances or map(rule_of, said.ids))
-    if not found and sources and combine({**sources, "policy": wanted}, policy).name != policy:  # each alone, but not together
+    # Each alone may allow it, and all together not.
+    if not found and sources and combine({**sources, "policy": wanted}, policy).name != policy:
         found[_listed(sorted(sources))] = "; ".join(combine(sources).conflicts) or "their licences do not go together"
     return found
 
