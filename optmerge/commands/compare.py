@@ -57,8 +57,9 @@ def run_compare(arguments: Sequence[str], console: Console) -> None:
         versions = registry.versions()
         tables = {one.number: table for one in versions if (table := registry.table(one, "validation"))}
         groups, tests = compared(versions, tables, registry.own_validation()), registry.tests()
-    wide = console if console.is_terminal else Console(file=console.file, width=_WIDE)
-    print_versions(wide, name, groups, tests)
+    if not console.is_terminal:
+        console.width = _WIDE
+    print_versions(console, name, groups, tests)
     if "csv" in paths:
         write_atomically(paths["csv"], as_csv(groups))
     if "json" in paths:
