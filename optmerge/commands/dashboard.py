@@ -120,10 +120,12 @@ def _opened(config: Config, named: bool, own_tracking: bool) -> tuple[str, dict[
             raise
         return f"/dashboard/studies/{database.get_study_id_from_name(name)}", tracking  # of another version
     if not database.running(opened.study_id):  # else its search keeps it up to date
+        from optuna_dashboard import get_note
+
         from optmerge.commands.noticeboard import harmless, post_note
 
         folder = config.study.own_folder
-        if folder.is_dir():  # elsewhere less is known than the note says
+        if folder.is_dir() or not get_note(opened.study):  # elsewhere less is known than the note says
             with harmless():
                 post_note(opened, folder, config.storage.url)
     carried = opened.study.user_attrs[CONFIG].get("tracking", {})
