@@ -66,7 +66,7 @@ def run_compare(arguments: Sequence[str], console: Console) -> None:
         text = json.dumps(as_json(name, groups, tests), indent=1, ensure_ascii=False)
         write_atomically(paths["json"], text + "\n")
     for path in paths.values():
-        console.print(f"written to {path}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{path}: the versions of {name}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _writable(kind: str, file: str) -> Path:

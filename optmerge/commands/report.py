@@ -56,8 +56,7 @@ def run_report(arguments: Sequence[str], console: Console) -> None:
             f" (its end is told by {RESULT}, which {folder} lacks or has of fewer trials: name study.folder=FOLDER)"
         )
     console.print(
-        f"Report of study {opened.study.study_name}{so_far}: {written.page}, with {len(written.figures)} pictures "
-        "beside it.",
+        f"{written.page}: report of study {opened.study.study_name}{so_far}, {len(written.figures)} pictures beside it",
         highlight=False,
         markup=False,
         soft_wrap=True,
