@@ -30,16 +30,12 @@ def finished_result(config: Config, opened: OpenStudy, folder: Path) -> dict[str
     """The result of a study that has nothing left to do: its budget is spent and its winner is in its folder."""
     if not (folder / BEST / RECIPE).exists() or not list((folder / BEST).glob("*.safetensors")):
         return None
-    try:
-        result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        spent = result["trials"]["complete"] + result["trials"]["pruned"]
-        same_end = result["ending"] == _settings(config)
-    except (OSError, ValueError, KeyError, TypeError):  # not there, or not whole: the ending is done again
+    result = result_that_holds(opened, folder)
+    if result is None or result.get("ending") != _settings(config):  # the ending is done again
         return None
     ledger = Ledger(replace(opened.plan, stagnation=config.study.stagnation))
     ledger.update(opened.study.get_trials(deepcopy=False))
-    done = ledger.is_done(config.study.trials) and spent == len(ledger.finished())
-    return result if same_end and done else None
+    return result if ledger.is_done(config.study.trials) else None
 
 
 def result_that_holds(opened: OpenStudy, folder: Path) -> dict[str, Any] | None:
@@ -170,8 +166,8 @@ def _judge(assembly: Assembly, opened: OpenStudy, judge: Any) -> Any:
     validate = config.study.selection == "validation"
     front: list[Compromise] = []
     if len(task.objectives) > 1:
-        finalists = compromises(opened.study, opened.plan, task.goal, config.study.finalists) if validate else []
         best = front_of(counted(opened.study.get_trials(deepcopy=False)), opened.plan)
+        finalists = compromises(best, opened.plan, task.goal, config.study.finalists) if validate else []
         front = judge_front(judge, space, task.objectives, best, finalists)
     winner = choose_winner(
         opened.study, judge, space, task.goal, config.study.finalists, by_validation=validate, front=front

@@ -13,6 +13,7 @@ from optmerge.commands.worker import carried_config, named_study
 from optmerge.errors import UsageError
 from optmerge.study.charter import exists
 from optmerge.study.result import compromises, ranked
+from optmerge.study.slots import front_of
 
 _BEST = 5  # so many trials of the old study begin the new one
 
@@ -48,7 +49,7 @@ def run_fork(overrides: Sequence[str], console: Console) -> None:
         return
     order = ranked(opened.study, opened.goal)
     if len(opened.objectives) > 1:
-        apart = compromises(opened.study, opened.plan, opened.goal, _BEST)
+        apart = compromises(front_of(order, opened.plan), opened.plan, opened.goal, _BEST)
         order = apart + [trial for trial in order if trial not in apart]
     best = order[:_BEST]
     if not best:

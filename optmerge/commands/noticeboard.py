@@ -79,9 +79,10 @@ def post_files(opened: OpenStudy, folder: Path, pictures: Sequence[tuple[Path, s
 
 def finalists(opened: OpenStudy) -> list[FrozenTrial]:
     """The trials that were scored on validation, the first of each recipe."""
-    from optmerge.study.result import EVALUATION
+    from optmerge.study.result import evaluation_key
 
-    scored = {key.rpartition(":")[2] for key in opened.study.user_attrs if key.startswith(f"{EVALUATION}:validation:")}
+    prefix = evaluation_key("validation", "")
+    scored = {key.rpartition(":")[2] for key in opened.study.user_attrs if key.startswith(prefix)}
     found: dict[str, FrozenTrial] = {}
     for trial in opened.study.get_trials(deepcopy=False):
         recipe = trial.user_attrs.get(RECIPE_HASH)
@@ -137,7 +138,7 @@ class Noticeboard:
         """Attach a table of its problems to each trial, and its recipe."""
         from optmerge.reports.problems import write_problems
         from optmerge.study.artifacts import attach_to_trials
-        from optmerge.study.result import EVALUATION
+        from optmerge.study.result import evaluation_key
 
         task, validated = self._assembly.plugins.task, self._opened.study.user_attrs
         with tempfile.TemporaryDirectory() as made:
@@ -146,7 +147,7 @@ class Noticeboard:
                 own = Path(made) / str(trial.number)
                 own.mkdir()
                 scores: dict[Split, Any] = {"search": trial.user_attrs[SCORES]}
-                if found := validated.get(f"{EVALUATION}:validation:{trial.user_attrs[RECIPE_HASH]}"):
+                if found := validated.get(evaluation_key("validation", trial.user_attrs[RECIPE_HASH])):
                     scores["validation"] = found
                 write_problems(own / PROBLEMS, task, scores, self._responses(trial))
                 files[trial.number] = {PROBLEMS: own / PROBLEMS}

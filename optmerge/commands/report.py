@@ -16,7 +16,7 @@ from optmerge.recipe import RECIPE, load_recipe
 from optmerge.registered import did_you_mean
 from optmerge.study.charter import CONFIG, OpenStudy
 from optmerge.study.identity import IDENTITY
-from optmerge.study.result import EVALUATION
+from optmerge.study.result import evaluation_key
 
 if TYPE_CHECKING:
     from optmerge.reports.findings import Ending
@@ -51,7 +51,7 @@ def run_report(arguments: Sequence[str], console: Console) -> None:
     ending = ending_of(opened, folder, _problems(opened, here, words))
     written = write_report(opened, out, ending, watts=watts)
     so_far = "" if ending.result is not None else " so far"
-    if so_far and any(key.startswith(f"{EVALUATION}:test:") for key in opened.study.user_attrs):
+    if so_far and any(key.startswith(evaluation_key("test", "")) for key in opened.study.user_attrs):
         so_far += (
             f" (its end is told by {RESULT}, which {folder} lacks or has of fewer trials: name study.folder=FOLDER)"
         )

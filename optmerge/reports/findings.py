@@ -15,7 +15,7 @@ from optmerge.reports.table import goal_of, winner_name
 from optmerge.study.charter import CONFIG, OpenStudy
 from optmerge.study.ease import SOURCES
 from optmerge.study.memory import Memory
-from optmerge.study.result import EVALUATION, final_responses
+from optmerge.study.result import evaluation_key, final_responses
 from optmerge.study.slots import counted
 from optmerge.study.trial_scores import RECIPE, SCORES, Encoded, decode, score_matrix, value_of
 from optmerge.tasks import Objective, Problem
@@ -164,7 +164,7 @@ class Findings:
 
     def final_scores(self, split: str, recipe_sha256: str) -> dict[str, Scores]:
         """Every score of a model that was judged on a split, by name; empty if it was not."""
-        return _decoded(self._attributes.get(f"{EVALUATION}:{split}:{recipe_sha256}", {}))
+        return _decoded(self._attributes.get(evaluation_key(split, recipe_sha256), {}))
 
     @cached_property
     def finalists(self) -> list[Finalist]:

@@ -9,7 +9,7 @@ import optuna
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
-from optmerge.study.result import EVALUATION
+from optmerge.study.result import evaluation_key
 from optmerge.study.trial_scores import RECIPE, SAME_AS, decode
 from optmerge.tasks import SORTING, SPLITS, Problem, Split, Task
 from optmerge.tasks.task import sha256_of
@@ -96,14 +96,14 @@ def judged(study: optuna.Study, winner: int, trials: Sequence[FrozenTrial], sour
     by_number = {trial.number: trial for trial in trials}
 
     def scores(split: Split, trial: FrozenTrial) -> Scores:
-        encoded = kept.get(f"{EVALUATION}:{split}:{trial.user_attrs.get(RECIPE)}", {})
+        encoded = kept.get(evaluation_key(split, str(trial.user_attrs.get(RECIPE))), {})
         return {name: decode(found) for name, found in encoded.items() if name != SORTING}
 
     # Of trials with one recipe the first stands for all, unless another of them is the winner.
     once = [t for t in trials if SAME_AS not in t.user_attrs or t.number == winner]
     finalists = [Finalist(trial, found) for trial in once if (found := scores("validation", trial))]
     of_winner = {split: found for split in SPLITS if (found := scores(split, by_number[winner]))}
-    prefix = f"{EVALUATION}:test:"
+    prefix = evaluation_key("test", "")
     # With a colon: a path that was run over its sources' layers, which is folded a model that was tested as well.
     tested = {sha256 for key in kept if key.startswith(prefix) and ":" not in (sha256 := key.removeprefix(prefix))}
     return Judged(of_winner, finalists, sorted(sources.get(sha256, sha256) for sha256 in tested))

@@ -21,7 +21,7 @@ from optmerge.study.interval import Score, bootstrap
 from optmerge.study.memory import Memory
 from optmerge.study.paired_test import paired_p_value
 from optmerge.study.pareto import spread
-from optmerge.study.slots import DIED, ERROR, HANDED_BACK, Plan, counted, front_of, slot_of, violation
+from optmerge.study.slots import DIED, ERROR, HANDED_BACK, Plan, counted, slot_of, violation
 from optmerge.study.trial_scores import PROBLEMS, decode, encode, value_of
 from optmerge.tasks import Objective, Task
 
@@ -261,7 +261,12 @@ class Judge:
 
 def _key(split: str, recipe: Recipe, *, folded: bool) -> str:
     """The study's user attribute that keeps what a recipe scores on a split."""
-    return f"{EVALUATION}:{split}{'' if folded else ':path'}:{recipe.sha256}"
+    return evaluation_key(split if folded else f"{split}:path", recipe.sha256)
+
+
+def evaluation_key(split: str, recipe_sha256: str) -> str:
+    """The study's user attribute that keeps what a recipe scores on a split, as the model that is kept."""
+    return f"{EVALUATION}:{split}:{recipe_sha256}"
 
 
 def final_responses(folder: Path, judged: str) -> Path:
@@ -285,9 +290,8 @@ def ranked(study: optuna.Study, goal: Objective) -> list[FrozenTrial]:
     return [trial for trial, _ in order]
 
 
-def compromises(study: optuna.Study, plan: Plan, goal: Objective, most: int) -> list[FrozenTrial]:
+def compromises(front: Sequence[FrozenTrial], plan: Plan, goal: Objective, most: int) -> list[FrozenTrial]:
     """So many trials of a Pareto front, far apart, the best by the goal among them; none if all break guards."""
-    front = front_of(counted(study.get_trials(deepcopy=False)), plan)
     if not front:
         return []
     best = max(range(len(front)), key=lambda i: goal.sign * (value_of(front[i], goal) or 0.0))
