@@ -53,7 +53,7 @@ def run_compare(arguments: Sequence[str], console: Console) -> None:
         if name not in known:
             listed = f"it has {', '.join(sorted(known)[:10])}" if known else "it has none"
             raise UsageError(f"{name}: no such registered model in this store{did_you_mean(name, known)}; {listed}")
-        registry = Registry(client, name)
+        registry = Registry(client, name, Path(config.study.folder))
         versions = registry.versions()
         tables = {one.number: table for one in versions if (table := registry.table(one, "validation"))}
         groups, tests = compared(versions, tables, registry.own_validation()), registry.tests()

@@ -67,6 +67,7 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
     from optmerge.reports.winner import draw_winner
     from optmerge.study.judged import judged
     from optmerge.study.result import Judge, as_json, trial_seconds
+    from optmerge.study.touched import touch
 
     config, task = run.assembly.config, run.assembly.plugins.task
     began = time.monotonic()
@@ -92,6 +93,11 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
     document["objective"] = asdict(task.goal)
     document["task"] = {"name": config.task["name"], **task.facts, **run.assembly.plugins.task_version}
     document |= facts_to_publish(run.assembly, result.winner.recipe)
+    space = run.assembly.space
+    sources = {space.source(alias).sha256: node_sha256(node) for alias, node in space.sources.items()}
+    answered = judged(run.study, result.winner.trial, trials, sources)
+    tests = run.assembly.problem_sets()["test"].sha256
+    document["models_on_test"] = touch(Path(config.study.folder), tests, answered.tested, f"study {config.study.name}")
     if isinstance(result.winner.recipe.root, PathNode):
         document["winner"]["agreement"] = _agreement(run, result.winner.recipe)
     draw_study(document, trials, run.folder / PICTURE)
@@ -104,9 +110,6 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
     )
     written = write_report(run.opened, run.folder / REPORT, told)
     leave_card(document, result.winner.recipe, run.folder, run.folder / BEST)
-    space = run.assembly.space
-    sources = {space.source(alias).sha256: node_sha256(node) for alias, node in space.sources.items()}
-    answered = judged(run.study, result.winner.trial, trials, sources)
     for trial in run.study.get_trials(deepcopy=False):  # what others ended while this process was busy
         if trial.state.is_finished():
             run.tracker.trial(trial)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -67,6 +67,8 @@ def evaluate(
     from optmerge.commands.ending import write_atomically
     from optmerge.commands.search import quiet_libraries
     from optmerge.study.interval import bootstrap
+    from optmerge.study.judged import problem_set
+    from optmerge.study.touched import touch
 
     quiet_libraries()
     name: Split | None = next((known for known in SPLITS if known == split), None)
@@ -82,7 +84,7 @@ def evaluate(
     problems = task.problems(name)
     if not problems:
         raise UsageError(f"task.{name} is empty: there is nothing to score")
-    engine = _engine(model, config, locations, console)
+    engine, identity = _opened(model, config, locations, console)
     began = time.monotonic()
     responses = _responses(engine, task, problems, console)
     seconds = time.monotonic() - began
@@ -121,19 +123,34 @@ def evaluate(
         }
         write_atomically(json_path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
         console.print(f"{json_path}: every problem's response and scores", highlight=False, soft_wrap=True)
+    if name == "test":
+        version = {"plugin": sha256} if (sha256 := source_sha256(module)) else {}
+        tests = problem_set(task, name, str(config.task["name"]), version).sha256
+        try:
+            models = touch(Path(config.study.folder), tests, [identity()], "evaluate")
+            told = "1 model has" if models == 1 else f"{models} different models have"
+            told += " answered these test problems so far: the more there are, the less the best test score says."
+        except OSError as error:  # what was answered is told all the same
+            told = (
+                f"That test problems were touched could not be counted in study.folder={config.study.folder}: {error}"
+            )
+        console.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
-def _engine(model: str, config: Config, locations: Mapping[str, str], console: Console) -> "Engine":
-    """An engine that answers as the model."""
+def _opened(
+    model: str, config: Config, locations: Mapping[str, str], console: Console
+) -> "tuple[Engine, Callable[[], str]]":
+    """An engine that answers as the model, and what finds the hash that the model is counted by."""
     from optmerge.commands.rebuild import open_sources
     from optmerge.models import resolve
     from optmerge.recipe import load_recipe
+    from optmerge.tasks.task import sha256_of
 
     module, options = options_of("engine", config.engine, "optmerge.engines")
     if getattr(module, "NEEDS", "weights") == "nothing":
         options.model = model
         server: Engine = module.build(options, None, config.models.dtype)
-        return server
+        return server, lambda: sha256_of([str(config.engine["name"]), model])
     module.pick_device(options)
     path = Path(model)
     if path.suffix not in (".yaml", ".yml"):
@@ -142,13 +159,25 @@ def _engine(model: str, config: Config, locations: Mapping[str, str], console: C
         if not getattr(module, "READS_WEIGHTS", False):
             with console.status("loading"):
                 resident.mount(Folder(folder))
-        return resident
+        return resident, lambda: _identity(folder)
     recipe = load_recipe(path)
     bench, like = open_sources(recipe, locations, lambda text: console.print(text, highlight=False, soft_wrap=True))
     engine: Engine = module.build(options, like.folder, recipe.root.dtype)
     with console.status("merging"):
         engine.mount(bench.final(recipe))
-    return engine
+    return engine, lambda: recipe.sha256
+
+
+def _identity(folder: Path) -> str:
+    """Hash of the recipe of a model that we have made, and of any other as searches know it as a source."""
+    from optmerge.models import Checkpoint, scan
+    from optmerge.models.product import recipe_of
+    from optmerge.recipe import CheckpointNode, node_sha256
+
+    found = recipe_of(folder)
+    if found is not None:
+        return found[0].sha256
+    return node_sha256(CheckpointNode(str(folder), scan(Checkpoint.open(folder, "model")).weights_sha256))
 
 
 class Folder:

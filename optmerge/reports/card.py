@@ -15,7 +15,7 @@ from optmerge.recipe import (
     portable_location,
 )
 from optmerge.reports.family import family, hops_in_words, parameters_in_words
-from optmerge.reports.table import goal_of, winner_name
+from optmerge.reports.table import goal_of, models_on_test, winner_name
 
 PICTURES = {
     "report.png": "Fitness of the trials over the search, and test scores with intervals",
@@ -173,7 +173,7 @@ def _chosen(result: Mapping[str, Any]) -> str:
     validation = "" if winner["validation"] is None else f" and {goal.shown(winner['validation'])} on validation"
     text = (
         f"It scored {goal.shown(winner['search'])} in the search{validation}; the best of many is partly lucky, "
-        "and the score on test is the one to believe."
+        f"and the score on test is the one to believe.{models_on_test(result)}"
     )
     if "front" in result:
         names = _listed([f"`{one['name']}`" for one in result["objectives"]])

@@ -25,7 +25,7 @@ from optmerge.reports.results import (
     winners_gap,
 )
 from optmerge.reports.style import listed, plural
-from optmerge.reports.table import told_from_rivals
+from optmerge.reports.table import models_on_test, told_from_rivals
 from optmerge.study.slots import front_of
 from optmerge.tasks import SORTING, Objective
 
@@ -181,7 +181,7 @@ def _notes(findings: Findings) -> list[str]:
         f"No trial kept the guard {name}: the winner is {below:.4g} below its floor."
         for name, below in winner.get("broken", {}).items()
     ]
-    if told := told_from_rivals(result):
+    if told := told_from_rivals(result) + models_on_test(result):
         notes.append(told.strip())
     if "agreement" in winner:
         shown = findings.goal.shown(winner["path_test"]["score"])

@@ -69,7 +69,8 @@ def print_result(console: Console, result: Mapping[str, Any]) -> None:
         f"The winner scored {goal.shown(winner['search'])} in the search{validation}, "
         f"{goal.shown(winner['test']['score'])} on test.{told_from_rivals(result)} "
         f"Trials: {counts['complete']} complete, {counts['pruned']} pruned, {counts['failed']} failed; "
-        f"{result['problem_evaluations']} problems answered of {result['problem_evaluations_unpruned']}.",
+        f"{result['problem_evaluations']} problems answered of {result['problem_evaluations_unpruned']}."
+        f"{models_on_test(result)}",
         highlight=False,
         soft_wrap=True,
     )
@@ -138,6 +139,12 @@ def told_from_rivals(result: Mapping[str, Any]) -> str:
     if not rivals:
         return f" On validation it is better than the other {found['finalists'] - 1} finalists beyond chance."
     return f" On validation {rivals} of the other {found['finalists'] - 1} finalists cannot be told from it."
+
+
+def models_on_test(result: Mapping[str, Any]) -> str:
+    """How often its test problems had been touched when a study ended; nothing where that was not counted yet."""
+    models = result.get("models_on_test")
+    return "" if models is None else f" {models} different models have answered the test problems so far."
 
 
 def _cells(test: Mapping[str, float], goal: Objective) -> tuple[str, str]:

@@ -61,26 +61,24 @@ class Judged:
     tested: Sequence[str]
 
 
-def problem_sets(task: Task, name: str, version: Mapping[str, str]) -> dict[Split, ProblemSet]:
-    """The splits of a task that have problems.
+def problem_set(task: Task, split: Split, name: str, version: Mapping[str, str]) -> ProblemSet:
+    """A split of a task, whose other splits need not be there.
 
     Args:
         task: The task.
-        name: Its name.
+        split: Which.
+        name: The task's name.
         version: What tells versions of a task that is not ours apart.
     """
-    fingerprint = task.fingerprint()
-    found = {}
-    for split in SPLITS:
-        problems = task.problems(split)
-        # Of a composite the entries are called PART.SPLIT.
-        others = [other for other in SPLITS if other != split]
-        deciding = {key: value for key, value in fingerprint.items() if key.rpartition(".")[2] not in others}
-        asked = [(problem.id, problem.answer) for problem in problems]
-        if problems:
-            sha256 = sha256_of([name, dict(version), dataclasses.asdict(task.goal), deciding, asked])
-            found[split] = ProblemSet(sha256, problems)
-    return found
+    problems = task.problems(split)
+    asked = [(problem.id, problem.answer) for problem in problems]
+    deciding = task.fingerprint((split,))
+    return ProblemSet(sha256_of([name, dict(version), dataclasses.asdict(task.goal), deciding, asked]), problems)
+
+
+def problem_sets(task: Task, name: str, version: Mapping[str, str]) -> dict[Split, ProblemSet]:
+    """The splits of a task that have problems, see `problem_set`."""
+    return {split: problem_set(task, split, name, version) for split in SPLITS if task.problems(split)}
 
 
 def judged(study: optuna.Study, winner: int, trials: Sequence[FrozenTrial], sources: Mapping[str, str]) -> Judged:

@@ -23,7 +23,7 @@ from typing import Any
 from optmerge.engines import Request, Response
 from optmerge.errors import UsageError
 from optmerge.registered import source_sha256
-from optmerge.tasks.task import APART, SORTING, Guard, Objective, Problem, Split, Task, sha256_of
+from optmerge.tasks.task import APART, SORTING, SPLITS, Guard, Objective, Problem, Split, Task, sha256_of
 
 SCORE = "score"  # the weighted mean
 
@@ -185,11 +185,11 @@ class Composite:
         fitness = {SCORE: goal.sign * factor * found[goal.name]} if part.weight else {}
         return {**fitness, **named, SORTING: APART * number + found[part.task.ease]}
 
-    def fingerprint(self) -> dict[str, str]:
+    def fingerprint(self, splits: Sequence[Split] = SPLITS) -> dict[str, str]:
         found = {
             f"{part.name}.{name}": sha256
             for part in self._parts
-            for name, sha256 in self._of_part(part, lambda task: task.fingerprint()).items()
+            for name, sha256 in self._of_part(part, lambda task: task.fingerprint(splits)).items()
         }
         found |= {f"{part.name}.plugin": part.plugin for part in self._parts if part.plugin}
         weights = {part.name: round(part.weight, 12) for part in self._parts}

@@ -144,9 +144,9 @@ class DataTask:
         """The scores of a response by name."""
         return self._scoring.score(problem, response)
 
-    def fingerprint(self) -> dict[str, str]:
+    def fingerprint(self, splits: Sequence[Split] = SPLITS) -> dict[str, str]:
         """SHA-256 of everything that decides a score, by option: a study continues only where all are the same."""
-        problems: dict[str, Any] = {split: [(p.id, p.answer) for p in self.problems(split)] for split in SPLITS}
+        problems: dict[str, Any] = {split: [(p.id, p.answer) for p in self.problems(split)] for split in splits}
         settings = {
             field.name: getattr(self._options, field.name)
             for field in dataclasses.fields(self._options)

@@ -194,7 +194,7 @@ class LmEvalTask:
             **{f"{document.subtask}/{name}": own for name, own in found.items()},
         }
 
-    def fingerprint(self) -> dict[str, str]:
+    def fingerprint(self, splits: Sequence[Split] = SPLITS) -> dict[str, str]:
         """SHA-256 of everything that decides a score, by setting: a study continues only where all are the same."""
         settings: dict[str, object] = {
             "task": self._name,
@@ -207,7 +207,7 @@ class LmEvalTask:
                 (problem.id, problem.answer, asdict(self.request(problem)), plain_document(problem.row))
                 for problem in self.problems(split)
             ]
-            for split in SPLITS
+            for split in splits
         }
         return {name: sha256_of(value) for name, value in {**asked, **settings}.items()}
 

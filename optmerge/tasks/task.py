@@ -120,8 +120,12 @@ class Task(Protocol):
         """What keeps problems from being read now, a line each."""
         ...
 
-    def fingerprint(self) -> Mapping[str, str]:
-        """Hashes of everything that decides a score, by setting: a study goes on only where all are the same."""
+    def fingerprint(self, splits: Sequence[Split] = SPLITS) -> Mapping[str, str]:
+        """Hashes of everything that decides a score, by setting: a study goes on only where all are the same.
+
+        Args:
+            splits: Those whose problems are to be among it; others need not be there.
+        """
         ...
 
 

@@ -143,7 +143,7 @@ class MlflowTracker:
         options = self._options
         artifacts = options.artifacts
         if artifacts is None and not options.uri.startswith("http"):
-            artifacts = str(Path(self._settings["study"].get("folder", "studies")) / "mlartifacts")
+            artifacts = str(self._studies / "mlartifacts")
         if artifacts is not None and "://" not in artifacts:
             artifacts = Path(artifacts).absolute().as_uri()
         known = self._client.get_experiment_by_name(name)
@@ -157,6 +157,10 @@ class MlflowTracker:
                 raise
             log.debug("another search has just made experiment %s", name, exc_info=error)
             return str(known.experiment_id)
+
+    @property
+    def _studies(self) -> Path:
+        return Path(self._settings["study"].get("folder", "studies"))
 
     def _children(self) -> dict[int, str]:
         """The runs of trials that are whole: one that still runs was left by a process that died, and is made anew."""
@@ -259,9 +263,8 @@ class MlflowTracker:
         tags |= self._common | {MODEL: model, PROBLEMS: problems}
         own = judged.winner.get("validation", {}).get(self._goal.name)
         winner = Winner(self._parent, model, tags, own, described(result, self._goal))
-        registered = Registry(self._client, self._options.model).register(
-            winner, self._options.level, self._options.keep
-        )
+        registry = Registry(self._client, self._options.model, self._studies)
+        registered = registry.register(winner, self._options.level, self._options.keep)
         self._end_monitor()
         self._client.set_terminated(self._parent)
         return registered

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from optmerge.errors import OptmergeError
 from optmerge.study.paired_test import paired_p_value
+from optmerge.study.touched import touched
 from optmerge.tasks import Objective
 from optmerge.tracking.connection import every, first_line
 from optmerge.tracking.model_folders import remove_weights
@@ -87,11 +88,13 @@ class Registry:
     Args:
         client: Of MLflow.
         name: Of the registered model.
+        studies: Folder of all studies, which knows what else has answered test problems.
     """
 
-    def __init__(self, client: "MlflowClient", name: str) -> None:
+    def __init__(self, client: "MlflowClient", name: str, studies: Path) -> None:
         self._client = client
         self._name = name
+        self._studies = studies
 
     def versions(self) -> list[Version]:
         """All versions, oldest first."""
@@ -114,11 +117,15 @@ class Registry:
         return None if found is None else str(found)
 
     def tests(self) -> dict[str, int]:
-        """Hash of a set of test problems to how many different models have answered them, by all versions' studies."""
+        """Hash of a set of test problems to how many different models have answered them.
+
+        These are models of the versions' studies, wherever they ran, and all others that the folder of studies knows.
+        """
         seen: dict[str, set[str]] = {}
         for version in self.versions():
-            if TEST in version.tags:
-                seen.setdefault(version.tags[TEST], set()).update(version.tags.get(TESTED, "").split(","))
+            if (sha256 := version.tags.get(TEST)) is not None:
+                models = seen.setdefault(sha256, touched(self._studies, sha256))
+                models.update(version.tags.get(TESTED, "").split(","))
         return {sha256: len(models - {""}) for sha256, models in seen.items()}
 
     def table(self, version: Version, split: str) -> ProblemTable | None:

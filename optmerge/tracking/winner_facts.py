@@ -7,17 +7,17 @@ from typing import Any
 
 from optmerge.recipe import CheckpointNode, Node, Recipe
 from optmerge.study.judged import Judged, ProblemSet
+from optmerge.study.touched import model_id
 from optmerge.tasks import Objective, Split
 
 # Tags of versions.
 VALIDATION, TEST = "validation_sha256", "test_sha256"  # hashes of problems and of what decides their scores
-TESTED = "tested"  # recipes that had answered the test problems when it was registered, the first letters of each
+TESTED = "tested"  # what its study had tested when it was registered, see `optmerge.study.touched`
 OBJECTIVE = "objective"
 PROBLEMS = "problems"  # where the tables of scores are, among the run's artifacts
 MODEL = "model"  # where the folder is
 WEIGHTS_SHA256 = "weights_sha256"
 BROKEN = "broken_guards"
-_LETTERS = 12  # of a recipe's hash
 
 
 def scores_of(result: Mapping[str, Any]) -> dict[str, float]:
@@ -54,7 +54,7 @@ def winner_tags(
         OBJECTIVE: json.dumps(asdict(goal)),
         "recipe_sha256": winner["recipe_sha256"],
         WEIGHTS_SHA256: winner["weights_sha256"],
-        TESTED: ",".join(sha256[:_LETTERS] for sha256 in judged.tested),
+        TESTED: ",".join(model_id(sha256) for sha256 in judged.tested),
     }
     tags |= {f"{split}_sha256": problems[split].sha256 for split in judged.winner}
     if winner.get("broken"):

@@ -1,5 +1,6 @@
 """The evaluate command, and tasks of the user's own."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from end_to_end.conftest import assert_one_message
 from end_to_end.studies import Search, run_process, trials
 from optmerge import registered
 from optmerge.__main__ import run
+from optmerge.recipe import MergeNode, Recipe, load_recipe
 
 LENGTH = '''\
 """The nearer a response's length is to the answer, the better."""
@@ -57,6 +59,38 @@ def test_a_recipe_and_its_folder_score_what_the_search_said(
     assert recipe == folder
     assert len(recipe) == 16
     assert all({"id", "question", "answer", "response", "finish", "tokens", "scores"} == set(one) for one in recipe)
+
+
+def test_every_model_that_answers_test_problems_is_counted_once(
+    search: Search, zoo: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["models.maker=null", f"models.folder={zoo}", f"study.folder={search.folder.parent}"]
+    result = search.result()
+    # The winner, its sources, and naive merges: some of these may be one and the same recipe.
+    asked = [
+        result["winner"],
+        *(one for kind in ("sources", "baselines", "ablations") for one in result[kind].values()),
+    ]
+    models = len({one["recipe_sha256"] for one in asked})
+    assert result["models_on_test"] == models
+    assert f"{models} different models have answered the test problems so far." in search.printed
+
+    def counted(model: Path, *words: str) -> str:
+        assert run(["evaluate", str(model), *where, *words]) == 0
+        return capsys.readouterr().out
+
+    told = "different models have answered these test problems so far"
+    assert f"{models} {told}" in counted(search.recipe)  # by the study before
+    assert f"{models} {told}" in counted(zoo / "ja")  # a source, as it stood in the study
+    assert "answered these" not in counted(zoo / "ja", "split=validation")
+    other = search.folder.parent.parent / "other.yaml"
+    other.write_text(search.recipe.read_text(encoding="utf-8"), encoding="utf-8")
+    recipe = load_recipe(other)
+    assert isinstance(recipe.root, MergeNode)
+    Recipe(dataclasses.replace(recipe.root, seed=recipe.root.seed + 1)).save(other)
+    assert f"{models + 1} {told}" in counted(other)
+    assert f"{models + 1} {told}" in counted(other)
+    assert "1 model has answered" in counted(other, "study.folder=elsewhere")
 
 
 def test_another_split_and_another_task_can_be_scored(search: Search, zoo: Path, here: Path) -> None:

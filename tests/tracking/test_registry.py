@@ -10,6 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from optmerge.study.touched import touch
 from optmerge.tasks import Objective
 from optmerge.tracking.mlflow import Options
 from optmerge.tracking.registry import Registry
@@ -235,10 +236,15 @@ def test_a_registration_that_broke_off_is_made_good(store: Store, monkeypatch: p
     assert store.tags(2)["decided"].startswith("better than")
 
 
-def test_a_version_of_another_program_disturbs_nothing(store: Store) -> None:
+def test_a_version_of_another_program_disturbs_nothing(store: Store, tmp_path: Path) -> None:
     store.client.create_registered_model(store.options.model)
     store.client.create_model_version(store.options.model, source="/somewhere")
     store.client.set_registered_model_alias(store.options.model, "champion", "1")
     store.add(HALF, keep=1)
     assert store.titles() == {"champion": 2}
-    assert Registry(store.client, store.options.model).tests() == {"74" * 32: 1}
+    registry = Registry(store.client, store.options.model, tmp_path)
+    assert registry.tests() == {"74" * 32: 1}
+    (answered,) = (version.tags["tested"] for version in registry.versions() if "tested" in version.tags)
+    touch(tmp_path, "74" * 32, [answered, "a model that no study has registered"], "evaluate")
+    touch(tmp_path, "75" * 32, ["a model that answered other problems"], "evaluate")
+    assert registry.tests() == {"74" * 32: 2}
