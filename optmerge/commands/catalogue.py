@@ -175,6 +175,9 @@ COMMANDS = (
             Option("csv=FILE", "write the table"),
             Option("json=FILE", "write the table, and which problems each alone solves"),
             Option("tracking.uri=URI", "where the runs are: studies/mlflow.db, unless told otherwise"),
+            Option(
+                "study.folder=FOLDER", "which counts what has answered test problems: studies, unless told otherwise"
+            ),
         ),
     ),
     Command(

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from optmerge.commands.ending import write_atomically
+from optmerge.commands.words import own_words
 from optmerge.config import compose_config, masked, options_of
 from optmerge.errors import UsageError
 from optmerge.registered import did_you_mean
@@ -19,16 +20,17 @@ def run_compare(arguments: Sequence[str], console: Console) -> None:
     """Print versions, what each scores, and whether it differs from the champion; and which problems each alone solves.
 
     Args:
-        arguments: `NAME` of a registered model, by default `tracking.model`; `csv=FILE`, `json=FILE`, and settings
-            that say where MLflow keeps its runs, such as `tracking.uri=http://localhost:5000`.
+        arguments: `NAME` of a registered model, by default `tracking.model`; `csv=FILE`, `json=FILE`; settings that
+            say where MLflow keeps its runs, such as `tracking.uri=http://localhost:5000`; `study.folder=FOLDER`, which
+            knows what else has answered test problems.
         console: Where to print.
 
     Raises:
         UsageError: If there is no such model or store, or a file cannot be written.
     """
     names = [word for word in arguments if "=" not in word]
-    files = {word.split("=")[0]: word.partition("=")[2] for word in arguments if word.split("=")[0] in _FILES}
-    settings = [word for word in arguments if "=" in word and word.split("=")[0] not in files]
+    words = [word for word in arguments if "=" in word]
+    files, settings = own_words("compare", words, _FILES, ("study.folder", "tracking"))
     for word in names:
         if word.startswith("-"):
             raise UsageError(f"unknown option {masked(word)}; write `compare NAME [csv=FILE] [json=FILE]`")

@@ -22,15 +22,14 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from rich.console import Console
 
+from optmerge.commands.words import own_words
 from optmerge.config import Config, compose_config, masked, options_of
 from optmerge.errors import OptmergeError, UsageError
-from optmerge.registered import did_you_mean
 
 HOST = "127.0.0.1"  # neither dashboard asks who is there
 _PATIENCE = 120.0  # seconds for MLflow to start
 _PAUSE = 0.3
 _SETTINGS = ("study.name", "study.folder", "storage", "tracking")  # that find a study and its runs
-_OWN = ("port", "mlflow_port", "genes")
 
 log = logging.getLogger(__name__)
 App = Callable[[dict[str, Any], Any], Iterable[bytes]]
@@ -74,21 +73,10 @@ def _words(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """This command's own words, and settings."""
     from optmerge.study.excerpt import GENES
 
-    own: dict[str, Any] = {"port": 8080, "mlflow_port": 5000, "genes": GENES}
-    settings = []
-    for word in arguments:
-        name, _, value = word.partition("=")
-        if name in _OWN:
-            own[name] = None if (name, value) == ("genes", "all") else _number(name, value)
-        elif name.startswith(_SETTINGS):
-            settings.append(word)
-        else:
-            known = [*_OWN, "study.name", "study.folder", "storage.url", "tracking.uri"]
-            raise UsageError(
-                f"{masked(word)!r}: dashboard knows no such word{did_you_mean(name, known)}; known are "
-                f"{', '.join(known)}"
-            )
-    return own, settings
+    defaults = {"port": 8080, "mlflow_port": 5000, "genes": GENES}
+    own, settings = own_words("dashboard", arguments, tuple(defaults), _SETTINGS)
+    values = {name: None if (name, value) == ("genes", "all") else _number(name, value) for name, value in own.items()}
+    return defaults | values, settings
 
 
 def _number(name: str, value: str) -> int:

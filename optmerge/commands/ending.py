@@ -54,11 +54,11 @@ def _settings(config: Config) -> dict[str, Any]:
     return {"selection": study.selection, "finalists": study.finalists, "baselines": study.baselines}
 
 
-def finish(run: Run) -> tuple[dict[str, Any], str | None]:
+def finish(run: Run) -> dict[str, Any]:
     """Choose the winner on validation, test it, and leave it in the study's folder and with the tracker.
 
     Returns:
-        The contents of result.json, and where the tracker has registered the winner.
+        The contents of result.json.
     """
     from optmerge.commands.noticeboard import Noticeboard
     from optmerge.reports.figure import draw_study
@@ -114,11 +114,13 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
         if trial.state.is_finished():
             run.tracker.trial(trial)
     registered = run.tracker.finish(document, run.folder / BEST, answered)
+    if registered is not None:
+        document["registered"] = registered
     # Written last: a study with a result is one that has nothing left to do.
     write_atomically(run.folder / RESULT, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     shown = [(figure.path, figure.alt) for figure in written.figures]
     Noticeboard(run.assembly, run.opened, run.folder).end(shown)
-    return document, registered
+    return document
 
 
 def _keep_front(document: dict[str, Any], front: Any, trials: Sequence[FrozenTrial], folder: Path) -> None:

@@ -9,11 +9,11 @@ import optuna
 from rich.console import Console
 
 from optmerge.commands.ending import BEST, REPORT, RESPONSES, RESULT, result_that_holds
+from optmerge.commands.words import own_words
 from optmerge.commands.worker import carried_config, named_study
-from optmerge.config import Config, masked, options_of
+from optmerge.config import Config, options_of
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.recipe import RECIPE, load_recipe
-from optmerge.registered import did_you_mean
 from optmerge.study.charter import CONFIG, OpenStudy
 from optmerge.study.identity import IDENTITY
 from optmerge.study.result import evaluation_key
@@ -21,9 +21,6 @@ from optmerge.study.result import evaluation_key
 if TYPE_CHECKING:
     from optmerge.reports.findings import Ending
     from optmerge.tasks import Problem
-
-USAGE = "write `report study.name=NAME [storage.url=URL] [study.folder=FOLDER] [out=FOLDER] [watts=NUMBER]`"
-_SETTINGS = ("study.name", "study.folder", "storage", "task", "out", "watts")
 
 
 def run_report(arguments: Sequence[str], console: Console) -> None:
@@ -38,9 +35,7 @@ def run_report(arguments: Sequence[str], console: Console) -> None:
         UsageError: If there is no such study, or a word is not understood.
         OptmergeError: If the report cannot be written.
     """
-    _check(arguments)
-    words = [word for word in arguments if word.partition("=")[0] not in ("out", "watts")]
-    own = {name: value for name, _, value in (word.partition("=") for word in arguments if word not in words)}
+    own, words = own_words("report", arguments, ("out", "watts"), ("study.name", "study.folder", "storage", "task"))
     watts = _number(own["watts"]) if "watts" in own else None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     here, opened = named_study(words)
@@ -85,15 +80,6 @@ def ending_of(opened: OpenStudy, folder: Path, problems: "Sequence[Problem]") ->
     return Ending(result, known, problems, read_responses(folder / RESPONSES, result))
 
 
-def _check(arguments: Sequence[str]) -> None:
-    for word in arguments:
-        name, equals, _ = word.partition("=")
-        if not equals:
-            raise UsageError(f"{masked(word)!r} is no setting; {USAGE}")
-        if name not in _SETTINGS and not name.startswith(("storage.", "task.")):
-            raise UsageError(f"{name}: report has no such setting{did_you_mean(name, _SETTINGS)}; {USAGE}")
-
-
 def _number(text: str) -> float:
     try:
         watts = float(text)
@@ -116,7 +102,7 @@ def _problems(opened: OpenStudy, here: Config, words: Sequence[str]) -> "Sequenc
         if task.missing():
             raise UsageError("; ".join(task.missing()))
         found: Sequence[Problem] = task.problems("test")
-        if not _same(opened.study.user_attrs[IDENTITY]["task"], task.fingerprint()):
+        if not _same(opened.study.user_attrs[IDENTITY]["task"], task.fingerprint(("test",))):
             raise UsageError("the test problems there are not those of the study")
     except (OptmergeError, OSError):
         if own:  # the user says where they are, and is to know why that does not help

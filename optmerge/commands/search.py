@@ -61,7 +61,7 @@ def run_search(config: Config, console: Console) -> dict[str, Any]:
     done = finished_result(config, known, folder) if known else None
     if done is not None:
         console.print(f"Study {config.study.name} is finished: this is what it found.", highlight=False)
-        report(done, assembly, folder, None, console)
+        report(done, assembly, folder, console)
         return done
     check_room_for(assembly)
     module, options = plugins.tracking
@@ -89,11 +89,11 @@ def run_search(config: Config, console: Console) -> dict[str, Any]:
             run_workers(assembly, opened, tracker, folder, console)
             if not launcher.is_here:
                 result = end_elsewhere(assembly, folder, console)
-                report(result, assembly, folder, None, console)
+                report(result, assembly, folder, console)
                 return result
             run = _start(assembly, opened, tracker, folder, console)
-        result, registered = finish(run)
-    report(result, assembly, folder, registered, console)
+        result = finish(run)
+    report(result, assembly, folder, console)
     return result
 
 

@@ -14,26 +14,24 @@ from optmerge.commands.ending import BEST, FRONT, FRONT_PICTURE, PICTURE, REPORT
 from optmerge.recipe import RECIPE
 
 
-def report(
-    result: Mapping[str, Any], assembly: Assembly, folder: Path, registered: str | None, console: Console
-) -> None:
+def report(result: Mapping[str, Any], assembly: Assembly, folder: Path, console: Console) -> None:
     """Print the table of results and where everything is."""
     from optmerge.reports.table import print_result
 
     print_result(console, result)
-    for text in _whereabouts(assembly, folder, registered, several="front" in result):
+    for text in _whereabouts(result, assembly, folder):
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _whereabouts(assembly: Assembly, folder: Path, registered: str | None, *, several: bool) -> Iterator[str]:
+def _whereabouts(result: Mapping[str, Any], assembly: Assembly, folder: Path) -> Iterator[str]:
     yield ""
     yield f"model and recipe  {folder / BEST}"
     yield f"results, pictures {folder / RESULT}, {folder / PICTURE}, {folder / WINNER}"
     yield f"report            {folder / REPORT / 'index.html'}"
-    if several:
+    if "front" in result:
         yield f"compromises       {folder / FRONT}, {folder / FRONT_PICTURE}"
-    if registered:
-        yield f"registered as     {registered}"
+    if "registered" in result:  # as it was when the study ended
+        yield f"registered as     {result['registered']}"
     yield from dashboards(assembly)
     yield f"rebuild, check    {_program('python')} -m optmerge rebuild --check {folder / BEST / RECIPE}"
     name = assembly.config.study.name

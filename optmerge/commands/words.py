@@ -76,6 +76,41 @@ def without_option(words: Sequence[str], option: str) -> tuple[list[str], str | 
     return list(words), None
 
 
+def own_words(
+    command: str, words: Sequence[str], own: Sequence[str], settings: Sequence[str]
+) -> tuple[dict[str, str], list[str]]:
+    """Split `NAME=VALUE` words into the values of a command's own, and settings that it has a use for.
+
+    Args:
+        command: Its name.
+        words: What it was told.
+        own: Names of its own words.
+        settings: Settings, of which `storage` stands for `storage.url` and all others below it too.
+
+    Raises:
+        UsageError: If a word is neither.
+    """
+    from optmerge.config import masked
+    from optmerge.registered import did_you_mean
+
+    known = [*own, *settings]
+    values: dict[str, str] = {}
+    rest = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if equals and name in own:
+            values[name] = value
+        elif equals and name.startswith(tuple(f"{setting}." for setting in settings)) or equals and name in settings:
+            rest.append(word)
+        else:
+            what = did_you_mean(name, known) if equals else ": words are NAME=VALUE"
+            raise UsageError(
+                f"{masked(word)!r}: {command} knows no such word{what}; known are {', '.join(known)} "
+                f"(see {program()} {command} --help)"
+            )
+    return values, rest
+
+
 def check_settings(command: str, words: Sequence[str]) -> None:
     """Check that all words of a command are settings.
 

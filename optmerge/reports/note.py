@@ -89,10 +89,13 @@ def _progress(
     told = [f"{len(finished)} of {budget} trials", f"{pruned} of them pruned"]
     told += [f"{failed} failed or given back"] if failed else []
     told += [f"{standing.running} running now"] if standing.running else []
-    if leaders:
+    if standing.result is not None and state == "Done":  # chosen on validation, it need not be the search's best
+        winner = standing.result["winner"]
+        number, value = winner["trial"], winner["test"]["score"]
+        told.append(f"the winner, [trial {number}]({_page(opened, [number])}): {goal.name} {goal.shown(value)} on test")
+    elif leaders:
         number, value = leaders[0]
-        so_far = "" if state == "Done" else " so far"
-        told.append(f"the best{so_far}, [trial {number}]({_page(opened, [number])}): {goal.name} {goal.shown(value)}")
+        told.append(f"the best so far, [trial {number}]({_page(opened, [number])}): {goal.name} {goal.shown(value)}")
     return f"**{state}**: {', '.join(told)}. ({datetime.now():%Y-%m-%d %H:%M})"
 
 
@@ -175,8 +178,8 @@ def _searched(opened: OpenStudy, known: Mapping[str, Any]) -> Iterator[tuple[str
             rows = f", rows {task[split]['rows']}" if task[split].get("rows") else ""
             yield f"{split} problems", f"`{task[split]['path']}`{rows}"
     if "sampler" in settings:
-        pruner = settings.get("pruner", {}).get("name")
-        yield "sampler", f"{settings['sampler'].get('name')}, generations of {opened.plan.population}; pruner {pruner}"
+        sampler, population = settings["sampler"].get("name"), opened.plan.population
+        yield "sampler", f"{sampler}, generations of {population}; pruner {opened.pruner}"
     budget = opened.database.control(opened.study_id).get("trials")
     yield "budget", f"{budget} trials, seed {study.get('seed')}"
     if "launcher" in settings:

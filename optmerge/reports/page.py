@@ -157,7 +157,7 @@ def _facts(findings: Findings, cost: Cost) -> list[tuple[str, str]]:
         ("sources", listed(sources, 20) if sources else None),
         ("search space", f"{method or 'a merge'}, {genes} genes"),
         ("sampler", config.get("sampler", {}).get("name")),
-        ("pruner", config.get("pruner", {}).get("name")),
+        ("pruner", findings.opened.pruner),
         ("seed", config.get("study", {}).get("seed")),
         (
             "time, problems",

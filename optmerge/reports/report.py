@@ -3,7 +3,8 @@
 import base64
 import os
 import re
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,13 +71,16 @@ def write_report(
     cost = _cost(findings, watts)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with styled():
-            chosen = chosen_drawings(findings, cost)
-            pictures = {drawing.name: _saved(drawing, folder) for drawing in chosen.drawings}
-        page = page_of(findings, pictures, chosen, cost, examples_of(findings, chosen.compared))
-        partial = folder / f".{PAGE}.partial"
-        partial.write_text(page, encoding="utf-8")
-        os.replace(partial, folder / PAGE)
+        with tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as made:
+            with styled():
+                chosen = chosen_drawings(findings, cost)
+                _refuse_others_pictures(folder, {drawing.name for drawing in chosen.drawings} - earlier)
+                pictures = {drawing.name: _saved(drawing, Path(made)) for drawing in chosen.drawings}
+            page = page_of(findings, pictures, chosen, cost, examples_of(findings, chosen.compared))
+            (Path(made) / PAGE).write_text(page, encoding="utf-8")
+            # The page comes first: it needs no other file, and names the pictures that are ours.
+            for name in (PAGE, *(f"{name}.png" for name in pictures)):
+                os.replace(Path(made) / name, folder / name)
         for name in earlier - pictures.keys():
             (folder / f"{name}.png").unlink(missing_ok=True)
     except OSError as error:
@@ -100,6 +104,14 @@ def _earlier(folder: Path) -> set[str]:
     if GENERATOR not in text:
         raise UsageError(f"{page} is there, and is no report; choose another folder with out=FOLDER")
     return set(re.findall(r'<figure id="([\w.-]+)">', text))
+
+
+def _refuse_others_pictures(folder: Path, names: Set[str]) -> None:
+    there = [f"{name}.png" for name in sorted(names) if (folder / f"{name}.png").exists()]
+    if there:
+        raise UsageError(
+            f"{folder} holds {', '.join(there)}, which no report has left there; choose another folder with out=FOLDER"
+        )
 
 
 def _cost(findings: Findings, watts: float | None) -> Cost:

@@ -11,9 +11,24 @@ from rich.table import Table
 
 from optmerge.tasks import Objective
 from optmerge.tracking.comparison import Against, Comparable, Compared
+from optmerge.tracking.registry import DECIDED
+from optmerge.tracking.winner_facts import BROKEN
 
 _SHOWN, _LENGTH = 3, 60  # of problems that one alone solves: so many, and so much of each
-_TAGS = ("study", "seed", "task", "search", "validation", "test", "test/low", "test/high", "licence", "sources")
+_TAGS = (
+    "study",
+    "seed",
+    "task",
+    "search",
+    "validation",
+    "test",
+    "test/low",
+    "test/high",
+    "licence",
+    "sources",
+    BROKEN,
+    DECIDED,
+)
 _HASHES = ("recipe_sha256", "weights_sha256", "validation_sha256", "test_sha256")
 
 
@@ -26,6 +41,8 @@ def print_versions(console: Console, model: str, groups: Sequence[Comparable], t
     for number, group in enumerate(groups):
         console.print(_table(model, group, first=number == 0))
         for one in group.versions:
+            if known := _known(one.version.tags):
+                say(f"Version {one.version.number}: {known}.")
             if one.alone and len(group.versions) > 1:
                 questions = "; ".join(f"{question[:_LENGTH]} ({id_[:12]})" for id_, question in one.alone[:_SHOWN])
                 more = "; ..." if len(one.alone) > _SHOWN else ""
@@ -35,6 +52,12 @@ def print_versions(console: Console, model: str, groups: Sequence[Comparable], t
             f"Test problems {sha256[:8]} were answered by {models} different models: the more there are, the less "
             "the best test score says."
         )
+
+
+def _known(tags: Mapping[str, str]) -> str:
+    """Why a version has its title, or none, and which guards it does not keep."""
+    broken = f"it breaks the guard {tags[BROKEN]}" if BROKEN in tags else ""
+    return "; ".join(filter(None, (tags.get(DECIDED, ""), broken)))
 
 
 def _table(model: str, group: Comparable, *, first: bool) -> Table:

@@ -54,6 +54,12 @@ class OpenStudy:
         several = self.study.user_attrs.get(OBJECTIVES)
         return [Objective(**one) for one in several] if several else [self.goal]
 
+    @property
+    def pruner(self) -> str | None:
+        """Name of its pruner; `none` where it searches for several scores: a trial may be the best in any."""
+        settings = self.study.user_attrs.get(CONFIG, {}).get("pruner", {})
+        return "none" if len(self.objectives) > 1 else settings.get("name")
+
 
 def found_study(
     database: Database,

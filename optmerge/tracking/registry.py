@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 # Tags of versions beside those of `winner_facts`.
-_DECIDED = "decided"  # how it came to its title
+DECIDED = "decided"  # how it came to its title
 _WEIGHTS, _REMOVED = "weights", "removed"  # of one that has lost them
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -154,7 +154,7 @@ class Registry:
         """
         number = self._number_of(winner)
         version = next(version for version in self.versions() if version.number == number)
-        decided = version.tags.get(_DECIDED)
+        decided = version.tags.get(DECIDED)
         if decided is None:
             alias, decided = self._decide(version, winner, level)
             if alias is not None:
@@ -162,7 +162,7 @@ class Registry:
                 version = Version(number, [*version.aliases, alias], version.run_id, version.tags)
             if version.validation is not None and self.own_validation() is None:
                 self._client.set_registered_model_tag(self._name, VALIDATION, version.validation)
-            self._client.set_model_version_tag(self._name, str(number), _DECIDED, decided)
+            self._client.set_model_version_tag(self._name, str(number), DECIDED, decided)
         for sha256, models in self.tests().items():
             self._client.set_registered_model_tag(self._name, f"tested/{sha256[:12]}", str(models))
         if keep is not None:

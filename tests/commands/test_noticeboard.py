@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,6 +186,7 @@ def test_results_are_in_the_note(made: Made) -> None:
     (made.folder / "result.json").write_text(json.dumps(result))
     made.board().end([])
     assert "**Done**" in made.note()
+    assert re.search(r"the winner, \[trial 1\]\(\S+numbers=1\): \S+ \S*91\S* on test\.", made.note())
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in made.note().splitlines() if "|" in line]
     assert ["**evolved merge (trial 1)**", "91.0%", "89.2% to 92.7%"] in rows
     assert ["best pair ja + math_add", "50.0%", "40.0% to 60.0%"] in rows

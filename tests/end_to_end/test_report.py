@@ -70,8 +70,8 @@ def test_it_does_not_load_what_runs_models(copied: Search) -> None:
     [
         (["study.name=other"], "study.name=other: no such study in this database; it has demo-seed0"),
         ([], "study.name is missing"),
-        (["study.name=demo-seed0", "report"], "'report' is no setting; write `report study.name=NAME"),
-        (["study.name=demo-seed0", "wats=3"], "wats: report has no such setting (did you mean 'watts'?)"),
+        (["study.name=demo-seed0", "report"], "'report': report knows no such word: words are NAME=VALUE"),
+        (["study.name=demo-seed0", "wats=3"], "'wats=3': report knows no such word (did you mean 'watts'?)"),
         (["study.name=demo-seed0", "watts=many"], "watts=many: write how many watts"),
         (["study.name=demo-seed0", "out=studies/studies.db"], "studies/studies.db is there, and is no folder"),
         (["study.name=demo-seed0", "task.test.path=gone.jsonl"], "gone.jsonl"),

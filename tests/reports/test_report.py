@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import os
 import re
 import sqlite3
 from contextlib import closing
@@ -12,7 +13,7 @@ import pytest
 from optuna.trial import FrozenTrial
 from study.studies import opened_anew
 
-from optmerge.errors import UsageError
+from optmerge.errors import OptmergeError, UsageError
 from optmerge.reports.findings import Ending
 from optmerge.reports.report import Report, write_report
 from optmerge.study.charter import OpenStudy
@@ -164,6 +165,33 @@ def test_a_page_of_somebody_else_is_not_overwritten(opened: OpenStudy, tmp_path:
     assert [path.name for path in tmp_path.glob("*.png")] == []
     with pytest.raises(UsageError, match="no folder"):
         write_report(opened, tmp_path / "index.html")
+
+
+def test_a_picture_of_somebody_else_is_not_overwritten(opened: OpenStudy, tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    folder.mkdir()
+    (folder / "progress.png").write_bytes(b"mine")
+    with pytest.raises(UsageError, match=r"holds progress\.png, which no report has left there"):
+        write_report(opened, folder)
+    assert [path.name for path in folder.iterdir()] == ["progress.png"]
+    assert (folder / "progress.png").read_bytes() == b"mine"
+
+
+def test_a_report_that_broke_off_is_written_again(
+    opened: OpenStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(first: Path, second: Path) -> None:
+        if Path(second).suffix == ".png":
+            raise OSError("the disk is full")
+        replace(first, second)
+
+    folder, replace = tmp_path / "report", os.replace
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail)
+        with pytest.raises(OptmergeError, match="the disk is full"):
+            write_report(opened, folder)
+    report = write_report(opened, folder)
+    assert {path.name for path in folder.iterdir()} == {"index.html", *(one.path.name for one in report.figures)}
 
 
 def test_names_with_marks_of_html_are_shown_as_they_are(opened: OpenStudy, ending: Ending, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from scipy.stats import binomtest
 
 from optmerge.commands.compare import run_compare
 from optmerge.errors import UsageError
+from optmerge.study.touched import touch
 from optmerge.tracking.mlflow import Options
 from tracking.followed import follow, judged, model_folder, result
 
@@ -77,6 +78,18 @@ def test_how_many_models_have_seen_the_test_problems_is_told(registered: str) ->
     assert "Test problems 74747474 were answered by 3 different models" in printed(registered, NAME)
 
 
+def test_models_that_were_only_evaluated_are_counted_with_them(registered: str, tmp_path: Path) -> None:
+    touch(tmp_path, "74" * 32, ["one that evaluate has asked"], "evaluate")
+    assert "by 4 different models" in printed(registered, NAME, f"study.folder={tmp_path}")
+
+
+def test_why_each_has_its_title_is_told(registered: str) -> None:
+    text = printed(registered, NAME)
+    assert "Version 1: the first version that was validated." in text
+    assert "Version 2: not better beyond chance than version 1 on the same validation problems" in text
+    assert "Version 4: the first version with these validation problems." in text
+
+
 def test_the_table_is_written(registered: str, tmp_path: Path) -> None:
     printed(registered, NAME, f"csv={tmp_path / 'table.csv'}", f"json={tmp_path / 'table.json'}")
     with (tmp_path / "table.csv").open(newline="") as file:
@@ -102,6 +115,7 @@ def test_the_table_is_written(registered: str, tmp_path: Path) -> None:
         ([NAME, "json=/no/such/folder/x.json"], "there is no folder /no/such/folder"),
         ([NAME, "csv="], "csv=: this is no file name"),
         ([NAME, "tracking.uir=x"], "tracking.uir"),
+        ([NAME, "study.fodler=x"], "compare knows no such word .did you mean 'study.folder'"),
     ],
 )
 def test_mistakes_are_usage_errors(registered: str, arguments: list[str], message: str) -> None:
