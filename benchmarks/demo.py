@@ -3,7 +3,7 @@
     python benchmarks/demo.py
 
 About a quarter of an hour on two cores; finished studies are only read again. Writes the results and the first seed's
-picture to benchmarks/demo/.
+pictures to benchmarks/demo/.
 """
 
 import json
@@ -71,7 +71,9 @@ def main() -> None:
     """Run, and print the table."""
     OUT.mkdir(exist_ok=True)
     by_layer, one_group = (run(*RUNS[what]) for what in ("by layer", "one group"))
-    shutil.copy(STUDIES / RUNS["by layer"][0].format(SEEDS[0]) / "report.png", OUT / "demo-seed0.png")
+    first = RUNS["by layer"][0].format(SEEDS[0])
+    for picture in ("progress", "test", "solved-acc_ja"):
+        shutil.copy(STUDIES / first / "report" / f"{picture}.png", OUT / f"{first}-{picture.partition('-')[0]}.png")
     print(scores_table(by_layer))
     print("\none weight a source, 100 trials:", ", ".join(percent(result["winner"]["test"]) for result in one_group))
 

@@ -71,8 +71,8 @@ def main() -> None:
     }
     hybrids = run("demo_hybrid-seed{}", ["+experiment=demo_hybrid"])
     merges = run("demo_hybrid-seed{}-evolved", ["+experiment=demo", "study.name=demo_hybrid-seed${study.seed}-evolved"])
-    for name in ("demo_dfs-seed0", "demo_hybrid-seed0", "demo_hybrid-seed0-evolved"):
-        shutil.copy(STUDIES / name / "winner.png", OUT / f"{name}-winner.png")
+    for name, picture in (("demo_dfs-seed0", "path"), ("demo_hybrid-seed0-evolved", "parameters")):
+        shutil.copy(STUDIES / name / "report" / f"{picture}.png", OUT / f"{name}-{picture}.png")
     paths = next(iter(found.values()))[: len(SEEDS)]
     print(winners_table(paths, hybrids, merges), searches_table(found), sep="\n\n")
 

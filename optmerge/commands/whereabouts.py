@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from optmerge.commands.assembly import Assembly
-from optmerge.commands.ending import BEST, FRONT, FRONT_PICTURE, PICTURE, REPORT, RESULT, WINNER
+from optmerge.commands.ending import BEST, FRONT, REPORT, RESULT
 from optmerge.recipe import RECIPE
 
 
@@ -26,10 +26,10 @@ def report(result: Mapping[str, Any], assembly: Assembly, folder: Path, console:
 def _whereabouts(result: Mapping[str, Any], assembly: Assembly, folder: Path) -> Iterator[str]:
     yield ""
     yield f"model and recipe  {folder / BEST}"
-    yield f"results, pictures {folder / RESULT}, {folder / PICTURE}, {folder / WINNER}"
-    yield f"report            {folder / REPORT / 'index.html'}"
+    yield f"results           {folder / RESULT}"
+    yield f"report, pictures  {folder / REPORT / 'index.html'}"
     if "front" in result:
-        yield f"compromises       {folder / FRONT}, {folder / FRONT_PICTURE}"
+        yield f"compromises       {folder / FRONT}"
     if "registered" in result:  # as it was when the study ended
         yield f"registered as     {result['registered']}"
     yield from dashboards(assembly)

@@ -3,13 +3,12 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from optmerge.reports.drawing import Drawing
-from optmerge.reports.style import BLACK, DARK, EDGE, FAINT, GOLD, PALE, ROSE, listed, percent_axis, plural, styled
+from optmerge.reports.style import BLACK, DARK, EDGE, FAINT, GOLD, PALE, ROSE, listed, percent_axis, plural
 from optmerge.tasks import Objective
 
 if TYPE_CHECKING:
@@ -51,20 +50,6 @@ def held_out_of(result: Mapping[str, Any]) -> HeldOut | None:
     )
 
 
-def draw_front(result: Mapping[str, Any], trials: Sequence[FrozenTrial], path: Path) -> None:
-    """Draw every pair of objectives: on the left as the search saw them, on the right on problems held out.
-
-    Args:
-        result: The contents of result.json, of several objectives.
-        trials: The study's trials.
-        path: PNG file to write.
-    """
-    objectives = [Objective(**one) for one in result["objectives"]]
-    front = {one["trial"]: [one["search"][goal.name] for goal in objectives] for one in result["front"]}
-    with styled():
-        pareto_front(objectives, points_of(trials), front, held_out_of(result)).save(path)
-
-
 def points_of(trials: Sequence[FrozenTrial]) -> list[Sequence[float]]:
     """The values of the trials that ran to the end."""
     return [trial.values for trial in trials if trial.state == TrialState.COMPLETE and trial.values]
@@ -76,7 +61,7 @@ def pareto_front(
     front: Mapping[int, Sequence[float]],
     held_out: HeldOut | None = None,
 ) -> Drawing:
-    """Draw every pair of objectives.
+    """Draw every pair of objectives: on the left as the search saw them, on the right on problems held out.
 
     Args:
         objectives: What is searched for.

@@ -1,24 +1,9 @@
-"""A picture of a winner, as in Akiba et al. (2025): its path over hops, or its parameters by source and group."""
-
-from pathlib import Path
+"""Pictures of a winner, as in Akiba et al. (2025): its path over hops, or its parameters by source and group."""
 
 from optmerge.recipe import MergeNode, PathNode, Recipe
 from optmerge.reports.drawing import Drawing
 from optmerge.reports.evolved_parameters import draw_parameters, parameters_of
 from optmerge.reports.evolved_path import draw_path
-from optmerge.reports.style import styled
-
-
-def draw_winner(recipe: Recipe, path: Path) -> None:
-    """Draw what a recipe does with its sources.
-
-    Args:
-        recipe: The recipe.
-        path: PNG file to write.
-    """
-    with styled():
-        drawings = drawings_of(recipe, "the winner")
-        (drawings[0] if drawings else _nothing(recipe)).save(path)
 
 
 def drawings_of(recipe: Recipe, whose: str) -> list[Drawing]:
@@ -44,13 +29,3 @@ def _of_node(node: MergeNode | PathNode, whose: str, within: str) -> list[Drawin
             below = f"{within}.{alias}" if within else alias
             found += _of_node(source, f"{alias}, a source of {whose}", below)
     return found
-
-
-def _nothing(recipe: Recipe) -> Drawing:
-    """A picture that says that a merge has no parameters."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 1.6))
-    figure.text(0.5, 0.5, "no parameters differ by source", ha="center")
-    text = f"{recipe.root.content()['kind']} without parameters"
-    return Drawing("parameters", "What evolved", text, "", figure)

@@ -248,9 +248,6 @@ class MlflowTracker:
         )
         self._tell_finalists(judged)
         self._client.log_text(self._parent, json.dumps(result, indent=2, ensure_ascii=False), "result.json")
-        for name in ("report.png", "winner.png", "front.png"):
-            if (best.parent / name).is_file():
-                self._client.log_artifact(self._parent, str(best.parent / name))
         if (best.parent / "report").is_dir():
             self._client.log_artifacts(self._parent, str(best.parent / "report"), "report")
         # A folder for each winner: an earlier version must keep its weights and its scores.

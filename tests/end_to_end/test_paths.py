@@ -99,7 +99,7 @@ def test_hand_made_edits_and_the_path_without_scales_are_judged_beside_it(paths:
     scaled = any(hop.scale != 1 for hop in root.hops)
     assert set(found["ablations"]) == ({"all scales 1"} if scaled else set())
     assert {"base", "ja"} <= set(found["sources"])
-    assert (paths / "studies" / "paths" / "winner.png").stat().st_size > 5000
+    assert (paths / "studies" / "paths" / "report" / "path.png").stat().st_size > 5000
 
 
 def test_search_over_paths_is_resumed_by_the_same_command(paths: Path, zoo: Path) -> None:

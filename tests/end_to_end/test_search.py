@@ -24,7 +24,7 @@ def test_search_prints_where_its_results_are(search: Search) -> None:
 
 def test_folder_of_the_study_holds_model_recipe_result_and_picture(search: Search) -> None:
     found = {path.relative_to(search.folder).as_posix() for path in search.folder.rglob("*")}
-    assert {"best/model.safetensors", "best/recipe.yaml", "result.json", "report.png"} <= found
+    assert {"best/model.safetensors", "best/recipe.yaml", "result.json", "report/index.html", "report/test.png"} <= found
     assert not [name for name in found if "partial" in name]
 
 

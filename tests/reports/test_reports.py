@@ -1,18 +1,14 @@
-"""Pictures, tables and the progress line."""
+"""Tables and the progress line."""
 
 import io
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import pytest
-from matplotlib import image
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from optmerge.reports.figure import draw_study
 from optmerge.reports.progress import ProgressLine
 from optmerge.reports.table import print_comparison, print_result
 from optmerge.study.slots import Plan
@@ -58,24 +54,6 @@ def printed(show: Any, *arguments: Any) -> str:
     file = io.StringIO()
     show(Console(file=file, width=160), *arguments)
     return file.getvalue()
-
-
-@pytest.mark.parametrize("pruned", [0, 2])
-def test_the_picture_is_a_png_with_something_in_it(tmp_path: Path, pruned: int) -> None:
-    path = tmp_path / "report.png"
-    draw_study(result(), trials(pruned), path)
-    assert path.read_bytes().startswith(b"\x89PNG")
-    height, width, _ = image.imread(path).shape
-    assert width == 12 * 110 and height == pytest.approx(4.6 * 110, abs=1)
-    assert np.unique(image.imread(path).reshape(-1, 4), axis=0).shape[0] > 50
-
-
-def test_the_picture_shows_how_many_models_there_are(tmp_path: Path) -> None:
-    few, many = result(), result()
-    many["baselines"] = {f"baseline {i}": few["baselines"]["average"] for i in range(6)}
-    for name, document in (("few", few), ("many", many)):
-        draw_study(document, trials(), tmp_path / f"{name}.png")
-    assert (image.imread(tmp_path / "few.png") != image.imread(tmp_path / "many.png")).any()
 
 
 @pytest.mark.parametrize(
@@ -132,16 +110,13 @@ def test_progress_counts_what_was_finished_before() -> None:
     assert "trial 5/5, best so far 0.2, " in printed(show)
 
 
-def test_what_is_no_share_is_no_percentage_and_less_may_be_better(tmp_path: Path) -> None:
+def test_what_is_no_share_is_no_percentage_and_less_may_be_better() -> None:
     document = {**result(), "objective": asdict(BITS)}
     text = printed(print_result, document)
     assert "0.65 in the search, 0.55 on validation, 0.6 on test" in text
     assert "%" not in text.replace("95%", "")
     (row,) = [line for line in printed(print_comparison, [document]).splitlines() if "mine" in line]
     assert "0.123" in row and "0.345 average" in row
-    draw_study(document, trials(), tmp_path / "report.png")
-    draw_study(result(), trials(), tmp_path / "percent.png")
-    assert (image.imread(tmp_path / "report.png") != image.imread(tmp_path / "percent.png")).any()
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,8 @@ def followed(tmp_path_factory: pytest.TempPathFactory, zoo: Path, uri: str) -> F
     for path in (zoo / "ja").iterdir():
         (study / path.name).write_bytes(path.read_bytes())
     recipe().save(study / "recipe.yaml")
-    (study.parent / "report.png").write_bytes(b"a picture")
+    (study.parent / "report").mkdir()
+    (study.parent / "report" / "test.png").write_bytes(b"a picture")
     best = Checkpoint.open(study, "ja")
     weights = weights_sha256((name, best.tensor(name)) for name in best.names())
     first = started(options, "mine", judged())
@@ -181,7 +182,7 @@ def test_the_study_shows_how_its_best_rose(followed: Followed) -> None:
 def test_the_study_keeps_configuration_result_pictures_and_scores_as_files(followed: Followed) -> None:
     files = {item.path for item in followed.client.list_artifacts(followed.parent().info.run_id)}
     short = followed.weights[:12]
-    assert files == {"config.json", "result.json", "report.png", f"model-{short}", f"problems-{short}"}
+    assert files == {"config.json", "result.json", "report", f"model-{short}", f"problems-{short}"}
 
 
 def test_the_study_names_its_data_sets(followed: Followed) -> None:
