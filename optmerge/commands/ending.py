@@ -13,7 +13,7 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from optmerge.commands.assembly import Assembly, Run
-from optmerge.commands.publishing import facts_to_publish, leave_card
+from optmerge.commands.publishing import facts_to_publish, leave_card, put_aside
 from optmerge.commands.rebuild import write_model
 from optmerge.config import Config
 from optmerge.recipe import RECIPE, PathNode, Recipe, load_recipe, node_sha256
@@ -84,6 +84,7 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
         )
         result = _judge(run.assembly, run.opened, judge)
     like = run.assembly.companions
+    edited = put_aside(run.folder, run.folder / BEST)
     weights_sha256 = write_model(result.winner.recipe, run.workbench, like, run.folder / BEST, replace=True)
     trials = counted(run.study.get_trials(deepcopy=False))
     seconds = trial_seconds(trials) + time.monotonic() - began
@@ -109,7 +110,8 @@ def finish(run: Run) -> tuple[dict[str, Any], str | None]:
         document, load_recipe(run.folder / BEST / RECIPE), task.problems("test"), read_responses(responses, document)
     )
     written = write_report(run.opened, run.folder / REPORT, told)
-    leave_card(document, result.winner.recipe, run.folder, run.folder / BEST)
+    if line := leave_card(document, result.winner.recipe, run.folder, run.folder / BEST, edited):
+        run.console.print(line, highlight=False, markup=False, soft_wrap=True)
     for trial in run.study.get_trials(deepcopy=False):  # what others ended while this process was busy
         if trial.state.is_finished():
             run.tracker.trial(trial)

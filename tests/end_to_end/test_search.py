@@ -128,9 +128,12 @@ def test_another_way_to_end_a_finished_study_is_heeded(
 ) -> None:
     copy = search.copied_to(tmp_path)
     monkeypatch.chdir(copy.cwd)
+    card = copy.folder / "best" / "README.md"
+    card.write_text("My own words.", encoding="utf-8")
     assert run([*search.overrides, "study.baselines=false"]) == 0
     assert copy.result()["baselines"] == {}
     assert len(copy.trials()) == 4
+    assert card.read_text(encoding="utf-8") == "My own words."  # of the same winner
 
 
 def test_larger_budget_continues_the_study(search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
