@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from optmerge.interchange.formats import int8
 from optmerge.interchange.gguf_vocabulary import CUTS
 from optmerge.models import Checkpoint, scan
 from optmerge.models.product import embedded_recipe, recipe_of
+from optmerge.models.source_licences import declared_in
 from optmerge.recipe import (
     RECIPE,
     RECIPE_KEY,
@@ -173,15 +176,18 @@ def test_gguf_is_read_by_transformers_as_the_same_model(
     # It travels: no folder of this machine is named, and where the sources are must be said.
     for path in Path("out").iterdir():
         assert str(zoo).encode() not in path.read_bytes(), path.name
-    missing = refused(capsys, "rebuild", "--check", "out/recipe.yaml")
+    assert run(["rebuild", "--check", "out/recipe.yaml"]) == 2
+    missing = capsys.readouterr().err
     assert "sources.ALIAS=FOLDER" in missing and "ja: there is no folder './ja'" in missing
     assert run(["rebuild", "--check", "out/recipe.yaml", *places(zoo)]) == 0
 
 
 @needs_gguf
-def test_gguf_is_shown_and_pushed(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from optmerge.models.source_licences import declared_in
-
+def test_gguf_is_shown_and_pushed(zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("ja", "base"):
+        shutil.copytree(zoo / name, Path("sources") / name)
+        (Path("sources") / name / "README.md").write_text("---\nlicense: mit\n---\n", encoding="utf-8")
+    recipe = merged(Path("sources/ja"), Path("sources/base"))
     assert run(["export", str(recipe), "out", "format=gguf"]) == 0
     card = Path("out/README.md").read_text(encoding="utf-8")
     capsys.readouterr()
@@ -190,17 +196,19 @@ def test_gguf_is_shown_and_pushed(recipe: Path, capsys: pytest.CaptureFixture[st
         assert run(["show", place]) == 0
         family.append(capsys.readouterr().out.splitlines()[2:])
     assert family[0] == family[1] and any(" ja" in line for line in family[0])
-    # The licences are those of the sources' cards, which are not there any more for who gets it.
+    # Where it goes the sources' cards are not at hand, and their licences are known nevertheless.
     assert run(["push", "out", "me/merge", "--dry-run"]) == 0
     assert {path.name for path in Path("me--merge").iterdir()} == {"README.md", "model-f32.gguf", "recipe.yaml"}
     assert Path("me--merge/model-f32.gguf").samefile("out/model-f32.gguf")
     sent = Path("me--merge/README.md").read_text(encoding="utf-8")
-    assert declared_in(sent).text == declared_in(card).text == "apache-2.0"
+    assert declared_in(sent).text == declared_in(card).text == "mit"
+    assert load_recipe(Path("me--merge/recipe.yaml")).to_yaml().count("licence: mit") == 2
     assert "\n# me/merge (GGUF, F32)\n" in sent and said_of(sent) == said_of(card)
     assert 'Llama.from_pretrained("me/merge", "model-f32.gguf")' in sent
+    sent_recipe = Path("me--merge/recipe.yaml").read_bytes()
     Path("out/recipe.yaml").unlink()  # it is in the file, too
     assert run(["push", "out", "me/again", "--dry-run"]) == 0
-    assert load_recipe(Path("me--again/recipe.yaml")).sha256 == load_recipe(recipe).sha256
+    assert Path("me--again/recipe.yaml").read_bytes() == sent_recipe
     Path("half.gguf").write_bytes(Path("out/model-f32.gguf").read_bytes()[:999])
     assert "half.gguf is no whole GGUF file" in refused(capsys, "show", "half.gguf")
 
@@ -429,6 +437,19 @@ def test_a_library_that_is_missing_is_named_before_any_work(
     )
     message = refused(capsys, "export", "no-recipe.yaml", "out", f"format={form}")
     assert library in message and f"pip install 'optmerge[{extra}]'" in message
+
+
+def test_a_gguf_file_is_pushed_but_not_looked_into_without_the_library(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    Path("out").mkdir()
+    Path("out/mine.gguf").touch()
+    for place in ("out", "out/mine.gguf"):
+        assert "mine.gguf: gguf reads such files, and is not there; pip install" in refused(capsys, "show", place)
+    shutil.copy(recipe, "out/recipe.yaml")
+    assert run(["push", "out", "me/merge", "--dry-run", "licence=mit"]) == 0
+    assert "# me/merge (GGUF)\n" in Path("me--merge/README.md").read_text(encoding="utf-8")
 
 
 @needs_int8
