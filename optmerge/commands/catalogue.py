@@ -212,6 +212,7 @@ COMMANDS = (
         examples=(
             "push studies/demo-seed0 me/my-merge --dry-run  # the folder exactly as it would be uploaded",
             "push studies/math_ja-seed0/best me/ja-math-7b private=true",
+            "push out/ me/ja-math-7b-gguf  # what export format=gguf wrote",
         ),
         options=(
             Option("--dry-run", "write the folder exactly as it would be uploaded, and upload nothing"),

@@ -5,24 +5,22 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import FrozenTrial
-
 from optmerge.commands.assembly import Assembly, Run
-from optmerge.commands.publishing import facts_to_publish, leave_card
+from optmerge.commands.publishing import facts_to_publish, leave_card, put_aside
 from optmerge.commands.rebuild import write_model
 from optmerge.config import Config
 from optmerge.recipe import RECIPE, PathNode, Recipe, load_recipe, node_sha256
 from optmerge.study.charter import OpenStudy
 from optmerge.study.slots import Ledger, counted, front_of
 
-BEST, RESULT, PICTURE, WINNER = "best", "result.json", "report.png", "winner.png"
-FRONT, FRONT_PICTURE = "front", "front.png"  # of several objectives
-REPORT = "report"  # folder in a study's: a page with all pictures
+BEST, RESULT = "best", "result.json"
+FRONT = "front"  # folder in a study's: recipes of the best compromises between several objectives
+REPORT = "report"  # another: a page with all pictures
 RESPONSES = "responses"  # another: what trials that run have answered
 
 
@@ -61,10 +59,8 @@ def finish(run: Run) -> dict[str, Any]:
         The contents of result.json.
     """
     from optmerge.commands.noticeboard import Noticeboard
-    from optmerge.reports.figure import draw_study
     from optmerge.reports.findings import Ending, read_responses
     from optmerge.reports.report import write_report
-    from optmerge.reports.winner import draw_winner
     from optmerge.study.judged import judged
     from optmerge.study.result import Judge, as_json, trial_seconds
     from optmerge.study.touched import touch
@@ -84,6 +80,7 @@ def finish(run: Run) -> dict[str, Any]:
         )
         result = _judge(run.assembly, run.opened, judge)
     like = run.assembly.companions
+    edited = put_aside(run.folder, run.folder / BEST)
     weights_sha256 = write_model(result.winner.recipe, run.workbench, like, run.folder / BEST, replace=True)
     trials = counted(run.study.get_trials(deepcopy=False))
     seconds = trial_seconds(trials) + time.monotonic() - began
@@ -100,16 +97,15 @@ def finish(run: Run) -> dict[str, Any]:
     document["models_on_test"] = touch(Path(config.study.folder), tests, answered.tested, f"study {config.study.name}")
     if isinstance(result.winner.recipe.root, PathNode):
         document["winner"]["agreement"] = _agreement(run, result.winner.recipe)
-    draw_study(document, trials, run.folder / PICTURE)
     if result.front:
         document["objectives"] = [asdict(objective) for objective in task.objectives]
-        _keep_front(document, result.front, trials, run.folder)
-    draw_winner(result.winner.recipe, run.folder / WINNER)
+        _keep_front(result.front, run.folder)
     told = Ending(
         document, load_recipe(run.folder / BEST / RECIPE), task.problems("test"), read_responses(responses, document)
     )
     written = write_report(run.opened, run.folder / REPORT, told)
-    leave_card(document, result.winner.recipe, run.folder, run.folder / BEST)
+    if line := leave_card(document, result.winner.recipe, run.folder, run.folder / BEST, edited):
+        run.console.print(line, highlight=False, markup=False, soft_wrap=True)
     for trial in run.study.get_trials(deepcopy=False):  # what others ended while this process was busy
         if trial.state.is_finished():
             run.tracker.trial(trial)
@@ -123,16 +119,13 @@ def finish(run: Run) -> dict[str, Any]:
     return document
 
 
-def _keep_front(document: dict[str, Any], front: Any, trials: Sequence[FrozenTrial], folder: Path) -> None:
-    """A recipe for every compromise, so that another than the winner can be made, and a picture of all."""
-    from optmerge.reports.front import draw_front
-
+def _keep_front(front: Any, folder: Path) -> None:
+    """A recipe for every compromise, so that another than the winner can be made."""
     recipes = folder / FRONT
     shutil.rmtree(recipes, ignore_errors=True)
     recipes.mkdir()
     for one in front:
         one.recipe.save(recipes / f"trial-{one.trial}.yaml")
-    draw_front(document, trials, folder / FRONT_PICTURE)
 
 
 def _agreement(run: Run, recipe: Recipe) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from optmerge.commands.percent import percent
 from optmerge.commands.proof import Proof
-from optmerge.commands.publishing import card_of, result_of
+from optmerge.commands.publishing import papers_of, result_of
 from optmerge.commands.rebuild import open_sources, with_bases, write_model
 from optmerge.commands.words import Parser, sorted_out
 from optmerge.errors import OptmergeError, UsageError
@@ -183,6 +183,7 @@ def export_file(
         places[alias] = locations.get(alias, node.location)
         if node.over is not None:
             places[f"{alias}.over"] = locations.get(below[alias], node.over.location)
+    result = result_of(recipe, recipe_path.parent)
     written = export_recipe(
         recipe,
         out,
@@ -192,9 +193,9 @@ def export_file(
         names=tuple(fit.names),
         bench=bench,
         companions=like,
-        card=card_of(recipe, out.absolute().name, result_of(recipe, recipe_path.parent)),
         notice=lambda line: console.print(f"note: {line}", highlight=False, markup=False, soft_wrap=True),
         write=write,
+        papers=lambda form: papers_of(recipe, out.absolute().name, result, form),
         prompts=asked,
     )
     console.print(

@@ -7,14 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optmerge.errors import UsageError
+from optmerge.models.form import Form
 from optmerge.models.licences import Combined
 from optmerge.models.source_licences import CARD, recipe_licence
-from optmerge.recipe import Recipe
+from optmerge.recipe import RECIPE, Recipe, load_recipe
 from optmerge.tasks.task import SPLITS
 
 if TYPE_CHECKING:
     from optmerge.commands.assembly import Assembly
     from optmerge.config import Config
+
+EDITED = "README.edited.md"
+"""In a study's folder: the card of an earlier winner, which somebody edited."""
 
 _LANGUAGES = {"math_ja": "ja", "gsm8k": "en"}  # of tasks that have one
 
@@ -76,6 +81,7 @@ def card_of(
     result: Mapping[str, Any] | None,
     folder: Path | None = None,
     licence: Combined | None = None,
+    form: Form | None = None,
 ) -> str:
     """The card of a model.
 
@@ -85,12 +91,33 @@ def card_of(
         result: The result.json of the search that found it, if that is known.
         folder: Where the card will lie: pictures there are shown.
         licence: What it is under, where somebody has said so.
+        form: In what form its weights are, if they are no ordinary checkpoint.
     """
     from optmerge.reports.card import PICTURES, model_card
+    from optmerge.reports.drawing import shown_on
 
-    pictures = [file for file in PICTURES if folder is not None and (folder / file).is_file()]
+    pictures = {
+        file: shown
+        for file in PICTURES
+        if folder is not None and (folder / file).is_file() and (shown := shown_on(folder / file))
+    }
     settled = licence or licence_of_product(recipe, result)
-    return model_card(recipe, settled, name=name, result=result, pictures=pictures)
+    return model_card(recipe, settled, name=name, result=result, pictures=pictures, form=form)
+
+
+def papers_of(recipe: Recipe, name: str, result: Mapping[str, Any] | None, form: Form | None = None) -> dict[str, str]:
+    """What lies beside a model's weights, by file name: its card, and the result that the card is made from.
+
+    Args:
+        recipe: As for `card_of`.
+        name: As for `card_of`.
+        result: As for `card_of`.
+        form: As for `card_of`.
+    """
+    from optmerge.commands.ending import RESULT
+
+    card = {CARD: card_of(recipe, name, result, form=form)}
+    return card if result is None else card | {RESULT: json.dumps(result, indent=2, ensure_ascii=False) + "\n"}
 
 
 def licence_of_product(recipe: Recipe, result: Mapping[str, Any] | None) -> Combined:
@@ -121,19 +148,56 @@ def result_of(recipe: Recipe, beside: Path) -> dict[str, Any] | None:
     return None
 
 
-def leave_card(document: Mapping[str, Any], recipe: Recipe, folder: Path, best: Path) -> None:
-    """Put the card of a study's winner beside it, and the pictures that it shows.
+def put_aside(folder: Path, best: Path) -> str | None:
+    """Keep the card that somebody edited in the study's folder, where the winner's is about to be replaced.
+
+    Args:
+        folder: The study's.
+        best: The winner's.
+
+    Returns:
+        The hash of the recipe that the card is of, empty if that cannot be read; None if nobody edited it.
+    """
+    from optmerge.reports.card import is_as_written
+
+    try:
+        card = (best / CARD).read_bytes()
+        if is_as_written(card.decode()):
+            return None
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError:  # none of ours
+        pass
+    (folder / EDITED).write_bytes(card)
+    try:
+        return load_recipe(best / RECIPE).sha256
+    except UsageError:
+        return ""
+
+
+def leave_card(
+    document: Mapping[str, Any], recipe: Recipe, folder: Path, best: Path, edited: str | None = None
+) -> str | None:
+    """Put the card of a study's winner beside it, and the pictures of the report that it shows.
 
     Args:
         document: What goes into result.json.
         recipe: The winner's.
         folder: The study's.
         best: The winner's.
+        edited: What `put_aside` said: an edited card is put back where the winner is still that one.
+
+    Returns:
+        A line on what became of an edited card.
     """
-    from optmerge.commands.ending import write_atomically
+    from optmerge.commands.ending import REPORT, write_atomically
     from optmerge.reports.card import PICTURES
 
     for picture in PICTURES:
-        if (folder / picture).is_file():
-            shutil.copyfile(folder / picture, best / picture)
+        if (folder / REPORT / picture).is_file():
+            shutil.copyfile(folder / REPORT / picture, best / picture)
+    if edited == recipe.sha256:
+        (folder / EDITED).replace(best / CARD)
+        return f"{best / CARD} was edited, and is kept as it is"
     write_atomically(best / CARD, card_of(recipe, str(document["study"]), document, best))
+    return f"{folder / EDITED} is the card of the winner before, which was edited" if edited is not None else None

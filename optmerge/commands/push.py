@@ -8,17 +8,19 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from optmerge.errors import OptmergeError, UsageError
-from optmerge.models.licence_rules import RULES, UNKNOWN
+from optmerge.models.licence_rules import RULES
 from optmerge.models.licences import Combined, combine, declared, forbids, known_licence
-from optmerge.models.source_licences import CARD, declared_in, recipe_licences
+from optmerge.models.source_licences import CARD, declared_in, recipe_licences, with_licences
 from optmerge.recipe import RECIPE, Recipe
 
 USAGE = "write `push FOLDER USER/NAME [--dry-run] [private=true] [licence=ID] [out=FOLDER]`"
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".gguf")
+_LICENCE_METADATA = ("license", "license_name", "license_link")
 _LEGAL = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
 
 
@@ -31,14 +33,18 @@ class Push:
         repo: Its id on the hub.
         recipe: Its recipe.
         licence: What it is under.
-        card: Its model card.
+        card: Its model card; None if the one that lies beside it goes as it is.
+        metadata: What the metadata of that one are to be; None if they are that already.
+        kept: Why that one goes as it is.
     """
 
     folder: Path
     repo: str
     recipe: Recipe
     licence: Combined
-    card: str
+    card: str | None
+    metadata: dict[str, Any] | None = None
+    kept: str = ""
 
 
 def run_push(arguments: Sequence[str], console: Console) -> None:
@@ -104,7 +110,9 @@ def _prepared(folder: Path, repo: str, licence: str | None) -> Push:
 
     from optmerge.commands.publishing import card_of, licence_of_product, result_of
     from optmerge.commands.show import BEST
+    from optmerge.models.form import form_of
     from optmerge.models.product import recipe_of
+    from optmerge.reports.card import is_as_written, likeness_in, tells_results
 
     try:
         validate_repo_id(repo)
@@ -114,35 +122,73 @@ def _prepared(folder: Path, repo: str, licence: str | None) -> Push:
         raise UsageError(f"there is no folder {str(folder)!r}")
     if (folder / BEST / RECIPE).is_file() and not (folder / "config.json").is_file():  # a study's
         folder = folder / BEST
-    found = recipe_of(folder)
-    if found is None or not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
-        if list(folder.glob("*.gguf")):
-            raise UsageError(f"{folder} is an export for llama.cpp; push the model itself, its best/ folder")
-        raise UsageError(f"{folder} holds no model that optmerge has made: it wants weights, config.json and {RECIPE}")
-    recipe = found[0]
+    found, form = recipe_of(folder), form_of(folder)
+    ordinary = (folder / "config.json").is_file() and list(folder.glob("*.safetensors"))
+    if found is None or not (ordinary or form):
+        raise UsageError(
+            f"{folder} holds no model that optmerge has made: it wants {RECIPE}, and weights with their config.json "
+            "or in a GGUF file"
+        )
+    recipe = with_licences(found[0])
     result = result_of(recipe, folder)
     settled = licence_of_product(recipe, result)
     if licence is not None:
         settled = _under(known_licence(licence, "licence"), recipe)
-    if settled.conflicts:
-        raise UsageError(f"{folder} cannot be published: {'; '.join(settled.conflicts)}")
-    if settled.id == UNKNOWN:
-        unknown = [alias for alias, said in recipe_licences(recipe.root).items() if not said.known]
-        raise UsageError(
-            f"{folder}: its licence is not known, for want of that of {', '.join(unknown)}; if you know what it may be "
-            "published under, say so with licence=ID"
-        )
+    if not settled.publishable:
+        raise UsageError(f"{folder}{_why_not(settled, recipe)}")
     there = folder / CARD
-    card = there.read_text(encoding="utf-8") if there.is_file() else None
-    ours = card is None or (result is not None and card == card_of(recipe, str(result["study"]), result, folder))
-    if card is not None and not ours and licence is None and declared_in(card).text != settled.name:
+    card = _read(there)
+    # A card that is as we wrote it says nothing that a new one would not, if the results that it tells are at hand.
+    if card is None or (is_as_written(card) and (result is not None or not tells_results(card))):
+        form = form and replace(form, likeness=likeness_in(card or ""))
+        return Push(folder, repo, recipe, settled, card_of(recipe, repo, result, folder, settled, form))
+    if licence is None and declared_in(card).text != settled.name:
         raise UsageError(
             f"{there} says {declared_in(card).text}, and the recipe's sources make it {settled.name}; say which is "
             "right with licence=ID"
         )
-    if card is None or ours or declared_in(card).text != settled.name:
-        card = card_of(recipe, repo, result, folder, settled)
-    return Push(folder, repo, recipe, settled, card)
+    kept = "tells results that do not lie beside it" if is_as_written(card) else "was edited"
+    return Push(folder, repo, recipe, settled, None, _metadata_under(there, settled), kept)
+
+
+def _why_not(licence: Combined, recipe: Recipe) -> str:
+    """Why a model cannot be published, as words that follow its folder."""
+    if licence.conflicts:
+        return f" cannot be published: {'; '.join(licence.conflicts)}"
+    unknown = [alias for alias, said in recipe_licences(recipe.root).items() if not said.known]
+    return (
+        f": its licence is not known, for want of that of {', '.join(unknown)}; if you know what it may be published "
+        "under, say so with licence=ID"
+    )
+
+
+def _read(card: Path) -> str | None:
+    if not card.is_file():
+        return None
+    try:
+        return card.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {card}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _metadata_under(card: Path, licence: Combined) -> dict[str, Any] | None:
+    """The metadata of a card that says a licence, and else what it said; None if it says that licence already.
+
+    Raises:
+        UsageError: If its metadata cannot be read.
+    """
+    import yaml
+    from huggingface_hub import metadata_load
+
+    from optmerge.reports.card import licence_metadata
+
+    try:
+        there = metadata_load(card) or {}
+    except (ValueError, yaml.YAMLError) as error:
+        raise UsageError(f"{card}: its metadata are no YAML mapping: {str(error).splitlines()[0]}") from error
+    wanted = licence_metadata(licence)
+    rest = {name: value for name, value in there.items() if name in wanted or name not in _LICENCE_METADATA}
+    return None if there == rest | wanted else rest | wanted
 
 
 def _under(licence: str, recipe: Recipe) -> Combined:
@@ -164,7 +210,12 @@ def _under(licence: str, recipe: Recipe) -> Combined:
 
 
 def _told(push: Push) -> Iterator[str]:
+    from optmerge.commands.show import RESULT
+
     yield f"{push.folder} goes to {push.repo} under {push.licence.name}"
+    if push.kept:
+        changed = f"; only its metadata say {push.licence.name} now" if push.metadata else ""
+        yield f"  {CARD} {push.kept}, and is kept as it is{changed}"
     for duty in push.licence.duties:
         yield f"  you must: {duty}"
     name = push.repo.rpartition("/")[2]
@@ -172,7 +223,9 @@ def _told(push: Push) -> Iterator[str]:
         if not re.sub(r"[-_ ]", "", name.lower()).startswith(re.sub(r"[-_ ]", "", prefix.lower())):
             yield f"  note: its name, {name}, does not begin with {prefix!r}"
     if left := [
-        file.name for file in sorted(push.folder.iterdir()) if not _goes(file) and file.name not in (RECIPE, CARD)
+        file.name
+        for file in sorted(push.folder.iterdir())
+        if not _goes(file) and file.name not in (RECIPE, CARD, RESULT)
     ]:
         yield f"  left behind, as no part of the model: {', '.join(left)}"
 
@@ -195,7 +248,14 @@ def _fill(push: Push, folder: Path) -> None:
             _link_or_copy(file, folder / file.name)
     # Folders of this machine are nobody's business, and mean nothing elsewhere.
     (folder / RECIPE).write_text(push.recipe.portable().to_yaml(), encoding="utf-8")
-    (folder / CARD).write_text(push.card, encoding="utf-8")
+    if push.card is not None:
+        (folder / CARD).write_text(push.card, encoding="utf-8")
+        return
+    from huggingface_hub import metadata_save
+
+    shutil.copyfile(push.folder / CARD, folder / CARD)
+    if push.metadata is not None:
+        metadata_save(folder / CARD, push.metadata)
 
 
 def _link_or_copy(file: Path, target: Path) -> None:

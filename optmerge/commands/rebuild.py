@@ -8,10 +8,9 @@ from rich.console import Console
 
 from optmerge.commands.percent import percent
 from optmerge.commands.proof import Proof
-from optmerge.commands.publishing import card_of, result_of
+from optmerge.commands.publishing import papers_of, result_of
 from optmerge.commands.words import Parser, sorted_out
 from optmerge.errors import OptmergeError, UsageError
-from optmerge.models.source_licences import CARD
 from optmerge.recipe import (
     RECIPE,
     RECIPE_KEY,
@@ -68,9 +67,9 @@ def rebuild(recipe_path: Path, out: Path, locations: Mapping[str, str], console:
     recipe = load_recipe(recipe_path)
     workbench, like = open_sources(recipe, locations, lambda text: console.print(text, highlight=False, soft_wrap=True))
     proof = Proof.of(recipe, recipe_path.parent)
-    card = card_of(recipe, out.absolute().name, result_of(recipe, recipe_path.parent))
+    papers = papers_of(recipe, out.absolute().name, result_of(recipe, recipe_path.parent))
     report = percent(console.print, f"writing {out}")
-    sha256 = write_model(recipe, workbench, like, out, proof=proof, card=card, report=report)
+    sha256 = write_model(recipe, workbench, like, out, proof=proof, papers=papers, report=report)
     try:
         verdict = proof.verdict(sha256)
     except OptmergeError as error:
@@ -196,7 +195,7 @@ def write_model(
     *,
     replace: bool = False,
     proof: Proof | None = None,
-    card: str | None = None,
+    papers: Mapping[str, str] | None = None,
     report: Callable[[int, int], None] | None = None,
 ) -> str:
     """Write a recipe's model as a checkpoint, the recipe beside it, whole or not at all.
@@ -208,7 +207,7 @@ def write_model(
         out: The folder to make.
         replace: Whether a folder that is there may be replaced.
         proof: Sees every tensor.
-        card: Its model card, if that is known already.
+        papers: Its model card and what else is to lie beside it, by file name, if that is known already.
         report: Called with the bytes written so far and in all.
 
     Returns:
@@ -230,7 +229,7 @@ def write_model(
         report=report,
         companions=lambda sha256: {
             RECIPE: recipe.with_weights(sha256, workbench.device.type).to_yaml(),
-            **({} if card is None else {CARD: card}),
+            **(papers or {}),
         },
         metadata=lambda sha256: {RECIPE_KEY: recipe.with_weights(sha256, workbench.device.type).embedded()},
     )

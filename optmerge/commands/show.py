@@ -12,7 +12,7 @@ from optmerge.errors import UsageError
 from optmerge.recipe import RECIPE, Hop, Recipe
 
 BEST, RESULT = "best", "result.json"  # as `ending` leaves them in the folder of a study
-USAGE = "write `show FOLDER`, a recipe, a safetensors file, or a hub id; --json may follow"
+USAGE = "write `show FOLDER`, a recipe, a safetensors or GGUF file, or a hub id; --json may follow"
 _SHORT = 12  # digits of a hash
 _WIDE = 100_000  # columns, where a program reads along: one line for one thing
 
@@ -49,7 +49,7 @@ def recipe_at(model: str) -> tuple[Recipe, str]:
     """The recipe of a model, and where it was found.
 
     Args:
-        model: A folder with a model, or with a study; a recipe; a safetensors file; or a hub id.
+        model: A folder with a model, or with a study; a recipe; a safetensors or GGUF file; or a hub id.
 
     Raises:
         UsageError: If there is none.

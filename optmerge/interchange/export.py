@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from optmerge.models import Checkpoint
+from optmerge.models.form import Form
 from optmerge.models.staging import staged
 from optmerge.recipe import Recipe
 from optmerge.registered import find
 
 FORMATS = "optmerge.interchange.formats"
+
+Papers = Callable[[Form | None], Mapping[str, str]]
+"""Takes the form of the weights, None for an ordinary checkpoint; gives names and texts of files to lie beside them."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,8 @@ class Export:
         companions: What lies beside its weights.
         folder: Where to write files; it is put in place when all are there.
         notice: Takes a line that people should read.
-        card: The model card of what the recipe makes.
         write: Writes the model as an ordinary checkpoint into a new folder and says what is proven of its weights.
+        papers: Gives the model card of what the recipe makes, and what else is to lie beside weights.
         prompts: What to ask the model and its other form; something of its own if empty.
     """
 
@@ -40,8 +44,13 @@ class Export:
     folder: Path
     notice: Callable[[str], None]
     write: Callable[[Path], str]
-    card: str | None = None
+    papers: Papers = lambda form: {}
     prompts: tuple[str, ...] = ()
+
+    def write_papers(self, form: Form | None) -> None:
+        """Write the model's card, and what else it has, beside weights of a form."""
+        for name, text in self.papers(form).items():
+            (self.folder / name).write_text(text, encoding="utf-8")
 
 
 def export_recipe(
@@ -56,7 +65,7 @@ def export_recipe(
     companions: Any,
     notice: Callable[[str], None],
     write: Callable[[Path], str],
-    card: str | None = None,
+    papers: Papers = lambda form: {},
     prompts: tuple[str, ...] = (),
 ) -> list[str]:
     """Write a recipe in another form into a new folder, whole or not at all.
@@ -71,8 +80,8 @@ def export_recipe(
         bench: As in `Export`.
         companions: As in `Export`.
         notice: As in `Export`.
-        card: As in `Export`.
         write: As in `Export`.
+        papers: As in `Export`.
         prompts: As in `Export`.
 
     Returns:
@@ -84,5 +93,5 @@ def export_recipe(
     """
     build = find(FORMATS, form, "format").build
     with staged(out, nbytes=0, replace=False) as folder:
-        build(Export(recipe, sources, locations, names, bench, companions, folder, notice, write, card, prompts))
+        build(Export(recipe, sources, locations, names, bench, companions, folder, notice, write, papers, prompts))
         return sorted(path.name for path in folder.iterdir())

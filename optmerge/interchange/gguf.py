@@ -47,8 +47,9 @@ def write_and_ask(export: Export, kind: str, *, least: float, widest: float) -> 
     from optmerge.interchange.gguf_vocabulary import WORDS, gguf_vocabulary
     from optmerge.interchange.likeness import NEW_TOKENS, ask, before_special, likeness, prompts_for
     from optmerge.interchange.llama_cpp import ask_llama_cpp
-    from optmerge.interchange.plain import open_model, open_tokenizer, plain_model, write_card
+    from optmerge.interchange.plain import open_model, open_tokenizer, plain_model
     from optmerge.models import Checkpoint
+    from optmerge.models.form import Form
 
     check_config(export.companions.config)
     tokenizer = open_tokenizer(export.companions.folder)
@@ -88,7 +89,5 @@ def write_and_ask(export: Export, kind: str, *, least: float, widest: float) -> 
         export.notice(f"the model looks back over {window} tokens, llama.cpp over all: longer texts may differ")
     if halves:
         export.notice(f"{halves} matrices are stored in float16, as their rows are no multiple of Q8_0's 32 entries")
-    write_card(
-        export, f"{path.name}: a GGUF file for llama.cpp, its matrices in {kind}. Loaded and held against it, {said}."
-    )
+    export.write_papers(Form("gguf", kind, (path.name,), said))
     export.notice(f"loaded and held against the model: {said}; {path.stat().st_size / 1e6:.1f} MB")

@@ -9,15 +9,15 @@ from typing import Any
 
 from optmerge.interchange.export import Export
 from optmerge.interchange.formats import fold
-from optmerge.models.source_licences import CARD
-from optmerge.recipe import RECIPE, PathNode
+from optmerge.models.source_licences import with_licences
+from optmerge.recipe import RECIPE, PathNode, load_recipe
 
 
 @contextmanager
 def plain_model(export: Export) -> Iterator[Path]:
     """The model that was scored, in a folder that goes away; a path is folded, as `format=fold` does it.
 
-    Its recipe is kept for good, beside what is made of it.
+    Its recipe is kept for good, beside what is made of it, and without folders of this machine: these forms travel.
 
     Raises:
         OptmergeError: If the weights are not those that were scored, or a folded model is not its path.
@@ -29,23 +29,8 @@ def plain_model(export: Export) -> Iterator[Path]:
             fold.build(replace(export, folder=folder))
         else:
             export.notice(f"rebuilt: {export.write(folder)}")
-        (export.folder / RECIPE).write_bytes((folder / RECIPE).read_bytes())
+        with_licences(load_recipe(folder / RECIPE)).portable().save(export.folder / RECIPE)
         yield folder
-
-
-def write_card(export: Export, form: str) -> None:
-    """Write the model's card, if it has one, with a word on the form that it has here, which what it says is not of.
-
-    The hub, which reads no words, is told no scores: they are of the model as it was.
-    """
-    from huggingface_hub import ModelCard
-
-    if export.card:
-        card = ModelCard(export.card)
-        vars(card.data).update(eval_results=None, model_name=None)
-        note = f"\n> **In another form.** {form} All below is of the model as it was before.\n"
-        text = f"---\n{card.data.to_yaml()}\n---\n{note}{card.text}"
-        (export.folder / CARD).write_text(text, encoding="utf-8")
 
 
 def open_model(folder: Path, dtype: str) -> Any:

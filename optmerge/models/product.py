@@ -12,26 +12,45 @@ def recipe_of(place: Path) -> tuple[Recipe, Path] | None:
     """The recipe of a model, and the file that it stands in; None if there is none.
 
     Args:
-        place: The model's folder, one of its safetensors files, or a recipe.
+        place: The model's folder, one of its safetensors or GGUF files, or a recipe.
 
     Raises:
-        UsageError: If there is a recipe that cannot be read.
+        UsageError: If there is a recipe that cannot be read, or a library is missing that reads the file.
     """
     if place.is_dir():
         if (place / RECIPE).is_file():
             return load_recipe(place / RECIPE), place / RECIPE
-        return next((found for file in sorted(place.glob("*.safetensors")) if (found := _inside(file))), None)
-    if place.suffix == ".safetensors":
+        files = sorted(place.glob("*.safetensors")) or sorted(place.glob("*.gguf"))
+        return next((found for file in files if (found := _inside(file))), None)
+    if place.suffix in (".safetensors", ".gguf"):
         return _inside(place)
     return load_recipe(place), place
 
 
 def _inside(file: Path) -> tuple[Recipe, Path] | None:
     try:
-        text = read_metadata(file).get(RECIPE_KEY)
+        text = _in_gguf(file) if file.suffix == ".gguf" else read_metadata(file).get(RECIPE_KEY)
     except ValueError as error:
         raise UsageError(f"{file} {error}") from error
     return None if text is None else (embedded_recipe(text, file), file)
+
+
+def _in_gguf(file: Path) -> str | None:
+    """The text of a recipe in a GGUF file.
+
+    Raises:
+        UsageError: If the library that reads such files is not installed.
+        ValueError: If the file is none.
+    """
+    try:
+        from gguf import GGUFReader
+    except ImportError as error:
+        raise UsageError(f"{file}: gguf reads such files, and is not there; pip install 'optmerge[gguf]'") from error
+    try:
+        field = GGUFReader(file).get_field(RECIPE_KEY)
+    except (ValueError, IndexError, UnicodeDecodeError) as error:  # as the library comes upon what is missing
+        raise ValueError("is no whole GGUF file") from error
+    return None if field is None else str(field.contents())
 
 
 def embedded_recipe(text: str, place: Path | str) -> Recipe:

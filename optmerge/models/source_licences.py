@@ -1,5 +1,6 @@
 """What sources say about their licences: in their model cards, here or on the hub."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,22 @@ def _card_on_hub(location: str, revision: str | None, ask: bool) -> Path | None:
 def recipe_licence(recipe: Recipe) -> Combined:
     """The licence of a recipe's model, by those of its checkpoints."""
     return combine(recipe_licences(recipe.root))
+
+
+def with_licences(recipe: Recipe) -> Recipe:
+    """The same recipe, in which a checkpoint whose licence it does not say has that of its card, if one is at hand.
+
+    A recipe that goes elsewhere takes them along: the cards stay.
+    """
+
+    def said(node: Node) -> Any:
+        if not isinstance(node, CheckpointNode):
+            return replace(node, sources={alias: said(source) for alias, source in node.sources.items()})
+        found = declared(node.licence, "recipe") if node.licence else licence_of(node.location, node.revision)
+        over = None if node.over is None else said(node.over)
+        return replace(node, licence=found.text if found.found else None, over=over)
+
+    return replace(recipe, root=said(recipe.root))
 
 
 def recipe_licences(root: Node) -> dict[str, Declared]:

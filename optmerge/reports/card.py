@@ -1,8 +1,11 @@
 """The model card of a merge: metadata as the hub wants it, and what people should know before they use it."""
 
+import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from optmerge.models.form import Form
 from optmerge.models.licences import Combined
 from optmerge.recipe import (
     RECIPE,
@@ -17,13 +20,15 @@ from optmerge.recipe import (
 from optmerge.reports.family import family, hops_in_words, parameters_in_words
 from optmerge.reports.table import goal_of, models_on_test, winner_name
 
-PICTURES = {
-    "report.png": "Fitness of the trials over the search, and test scores with intervals",
-    "winner.png": "What the winner does with its sources",
-}
-"""Files that a card shows where they lie beside it, and what is to be seen on them."""
+_OF_RESULTS, _OF_RECIPE = ("test.png", "progress.png", "front.png"), ("parameters.png", "path.png")
+PICTURES = (*_OF_RESULTS, *_OF_RECIPE)
+"""Files of a report that a card shows where they lie beside it."""
 
 PAPER = "https://arxiv.org/abs/2403.13187"
+_TAGS = {"gguf": ("gguf", "llama-cpp"), "int8": ("torchao",)}  # of forms
+_RESULTS = "## Results"
+_SIGNED = re.compile(r"<!-- as optmerge wrote it: sha256 ([0-9a-f]{64}) -->\s*\Z")
+_HELD, _BELOW = "Loaded and held against the model, ", " All below is of the model as it was before."
 _METRICS = {"acc": "accuracy", "acc_ja": "accuracy", "acc_norm": "accuracy", "rougeL": "rouge"}  # as the hub calls them
 
 
@@ -33,50 +38,102 @@ def model_card(
     *,
     name: str,
     result: Mapping[str, Any] | None = None,
-    pictures: Sequence[str] = (),
+    pictures: Mapping[str, str] | None = None,
+    form: Form | None = None,
 ) -> str:
     """A model card, as README.md.
 
-    No folder of this machine is named in it: a source that is not from the hub is called by its alias.
+    No folder of this machine is named in it: a source that is not from the hub is called by its alias. Its last line,
+    which is not shown, is by what `is_as_written` knows it again.
 
     Args:
         recipe: The model.
         licence: What it is under.
         name: What it is called.
         result: The result.json of the search that found it; without one nothing is said of scores.
-        pictures: Files of `PICTURES` that lie beside it.
+        pictures: Files of `PICTURES` that lie beside it, and what each shows.
+        form: In what form its weights lie beside it, if they are no ordinary checkpoint. The hub, which reads no words,
+            is then told no scores: they are of the model as it was.
     """
     from huggingface_hub import ModelCard, ModelCardData
 
-    results = _eval_results(result) if result else None
+    results = _eval_results(result) if result and form is None else None
     # The hub takes these for repositories: a name that a source has here alone might be somebody else's there.
     on_hub = [called for called in _base_models(recipe.root) if "/" in called]
-    other = licence.id == "other"
+    under = licence_metadata(licence)
     data = ModelCardData(
-        license=licence.id,
-        license_name=licence.name if other else None,
-        license_link=licence.url if other else None,
+        license=under["license"],
+        license_name=under.get("license_name"),
+        license_link=under.get("license_link"),
         language=list((result or {}).get("languages") or ()) or None,
-        library_name="transformers",
+        library_name="gguf" if form and form.name == "gguf" else "transformers",
         pipeline_tag="text-generation",
         base_model=on_hub or None,
         base_model_relation="merge" if on_hub else None,
-        tags=["merge", "optmerge", _method(recipe)],
+        tags=["merge", "optmerge", _method(recipe), *(_TAGS[form.name] if form else ())],
         datasets=None,
         model_name=name if results else None,
         eval_results=results,
     )
     sections = [
+        f"# {name} ({_title(form)})\n\n{_note(form)}" if form else f"# {name}",
         _what(recipe, licence, name, result),
-        *([_results(result)] if result else []),
+        *([_results(result) + _shown(pictures or {}, _OF_RESULTS)] if result else []),
         *([_how_found(result)] if result else []),
-        _recipe(recipe, pictures),
+        _recipe(recipe) + _shown(pictures or {}, _OF_RECIPE),
         _limits(recipe, result),
         _licence(licence),
-        _usage(name),
+        _usage(name, form),
     ]
     text = "\n\n".join(sections)
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n"))
+    return _signed(str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n\n")))
+
+
+def _signed(text: str) -> str:
+    return f"{text}<!-- as optmerge wrote it: sha256 {hashlib.sha256(text.encode()).hexdigest()} -->\n"
+
+
+def is_as_written(card: str) -> bool:
+    """Whether a card is one of ours, in which nobody has changed anything."""
+    signed = _SIGNED.search(card)
+    return signed is not None and hashlib.sha256(card[: signed.start()].encode()).hexdigest() == signed[1]
+
+
+def tells_results(card: str) -> bool:
+    """Whether a card of ours says what the model scored."""
+    return f"\n{_RESULTS}\n" in card
+
+
+def likeness_in(card: str) -> str:
+    """What a card of ours says of how a model in another form was held against it; empty if nothing."""
+    found = re.search(rf"^> .*{re.escape(_HELD)}(.*)\.{re.escape(_BELOW)}$", card, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def licence_metadata(licence: Combined) -> dict[str, str]:
+    """What the hub's metadata say of a licence."""
+    if licence.id != "other":
+        return {"license": licence.id}
+    link = {} if licence.url is None else {"license_link": licence.url}
+    return {"license": licence.id, "license_name": licence.name, **link}
+
+
+def _title(form: Form) -> str:
+    if form.name == "gguf":
+        return f"GGUF, {form.kind}" if form.kind else "GGUF"
+    return "int8, torchao"
+
+
+def _note(form: Form) -> str:
+    if form.name == "gguf":
+        one = len(form.files) == 1
+        kind = f", {'its' if one else 'their'} matrices in {form.kind}" if form.kind else ""
+        files = _listed([f"`{file}`" for file in form.files])
+        what = f"{files} {'is a GGUF file' if one else 'are GGUF files'} for llama.cpp{kind}."
+    else:
+        what = "Its linear layers have 8 bits an entry, by torchao."
+    held = f" {_HELD}{form.likeness}." if form.likeness else ""
+    return f"> **In another form.** {what}{held}{_BELOW}"
 
 
 def _eval_results(result: Mapping[str, Any]) -> list[Any]:
@@ -146,7 +203,7 @@ def _what(recipe: Recipe, licence: Combined, name: str, result: Mapping[str, Any
     notices = "".join(f"\n\n> {notice}" for notice in licence.notices)
     made = f"Nothing was trained: its weights follow from theirs by [{RECIPE}]({RECIPE})"
     how = f", which optmerge found by evolution ([Akiba et al., 2025]({PAPER}))" if result else ", with optmerge"
-    return f"# {name}\n\n{name} is {kind} of {_listed(sources)}. {made}{how}.{goal}{notices}"
+    return f"{name} is {kind} of {_listed(sources)}. {made}{how}.{goal}{notices}"
 
 
 def _results(result: Mapping[str, Any]) -> str:
@@ -163,7 +220,7 @@ def _results(result: Mapping[str, Any]) -> str:
     less = "" if goal.direction == "maximize" else " (less is better)"
     others = "".join(f" Its `{name}` is {mean:.4g}." for name, mean in _other_means(result).items())
     return (
-        f"## Results\n\n`{goal.name}`{less} on the test problems of {result['task']['name']}, which nothing was chosen "
+        f"{_RESULTS}\n\n`{goal.name}`{less} on the test problems of {result['task']['name']}, which nothing was chosen "
         f"by:\n\n| model | score | 95% interval |\n|---|---|---|\n{table}\n\n{_chosen(result)}{others}"
     )
 
@@ -209,7 +266,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.0f} hours"
 
 
-def _recipe(recipe: Recipe, pictures: Sequence[str]) -> str:
+def _recipe(recipe: Recipe) -> str:
     root = recipe.root
     tree = family(recipe.portable())["root"]
     if isinstance(root, PathNode):
@@ -224,11 +281,16 @@ def _recipe(recipe: Recipe, pictures: Sequence[str]) -> str:
         )
         if root.tokenizer == UNION:
             head += " The vocabulary is that of all sources together."
-    shown = "".join(f"\n\n![{alt}]({file})" for file, alt in PICTURES.items() if file in pictures)
     rows = "\n".join(_rows(root, tree, ""))
     heading = "| source | what it is | weights (sha256) | licence | its part |\n|---|---|---|---|---|"
     where = f"[{RECIPE}]({RECIPE}) has all values; it is also in the metadata of the weights."
-    return f"## Recipe\n\n{head}\n\n{heading}\n{rows}\n\n{where}{shown}"
+    return f"## Recipe\n\n{head}\n\n{heading}\n{rows}\n\n{where}"
+
+
+def _shown(pictures: Mapping[str, str], files: Sequence[str]) -> str:
+    # Brackets would end the words of a picture.
+    words = {file: pictures[file].translate({ord("["): "(", ord("]"): ")"}) for file in files if file in pictures}
+    return "".join(f"\n\n![{shown}]({file})" for file, shown in words.items())
 
 
 def _rows(node: MergeNode | PathNode, tree: Mapping[str, Any], above: str) -> Iterator[str]:
@@ -281,16 +343,33 @@ def _licence(licence: Combined) -> str:
     return "\n\n".join(lines)
 
 
-def _usage(name: str) -> str:
+def _usage(name: str, form: Form | None) -> str:
+    before = " of the model as it was before" if form else ""
     return (
-        "## Use it, and make it again\n\n"
-        "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f'model = AutoModelForCausalLM.from_pretrained("{name}")  # this folder, or its id on the hub\n'
-        f'tokenizer = AutoTokenizer.from_pretrained("{name}")\n```\n\n'
+        f"## Use it, and make it again\n\n{_loading(name, form)}\n\n"
         "```console\n"
         f"$ python -m optmerge show {RECIPE}              # its family tree\n"
-        f"$ python -m optmerge rebuild --check {RECIPE}   # the same weights, proven by hash\n"
+        f"$ python -m optmerge rebuild --check {RECIPE}   # the same weights{before}, proven by hash\n"
         f"$ python -m optmerge rebuild {RECIPE} OUT sources.ALIAS=FOLDER\n```"
+    )
+
+
+def _loading(name: str, form: Form | None) -> str:
+    if form and form.name == "gguf":
+        file = form.files[0]
+        on_hub = "/" in name
+        how = f'Llama.from_pretrained("{name}", "{file}")' if on_hub else f'Llama("{file}")  # in this folder'
+        return (
+            "```python\nfrom llama_cpp import Llama  # pip install llama-cpp-python\n\n"
+            f"model = {how}\n"
+            'print(model("Question: ", max_tokens=64)["choices"][0]["text"])\n```\n\n'
+            f"llama.cpp itself: `llama-cli -m {file}`, or `llama-server -m {file}`."
+        )
+    needed = "transformers loads it where torchao is installed: `pip install torchao`.\n\n" if form else ""
+    return (
+        f"{needed}```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f'model = AutoModelForCausalLM.from_pretrained("{name}")  # this folder, or its id on the hub\n'
+        f'tokenizer = AutoTokenizer.from_pretrained("{name}")\n```'
     )
 
 

@@ -35,6 +35,17 @@ class Drawing:
         os.replace(partial, path)
 
 
+def shown_on(path: Path) -> str:
+    """What a picture that `Drawing.save` has written shows, in words; empty for any other file."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return str(image.info.get("Description", ""))
+    except (OSError, UnidentifiedImageError):
+        return ""
+
+
 def shown_difference(value: float, *, share: bool) -> str:
     """How far apart two scores are, for people."""
     return f"{100 * value:+.1f} points" if share else f"{value:+.4g}"

@@ -84,7 +84,9 @@ def test_every_part_is_an_objective_and_the_best_compromises_are_kept(
     assert best["trial"] == found["winner"]["trial"]
     assert {"source base", "source ja"} < set(found["others_on_validation"])
     folder = here / "studies" / "demo-seed0"
-    assert (folder / "front.png").stat().st_size > 10_000
+    assert (folder / "report" / "front.png").stat().st_size > 10_000
+    assert "](front.png)" in (folder / "best" / "README.md").read_text(encoding="utf-8")
+    assert (folder / "best" / "front.png").read_bytes() == (folder / "report" / "front.png").read_bytes()
     assert {path.name for path in (folder / "front").iterdir()} == {f"trial-{number}.yaml" for number in front}
     printed = capsys.readouterr().out
     assert "Pareto front" in printed and "on the Pareto front" in printed

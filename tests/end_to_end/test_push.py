@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,18 @@ from rich.console import Console
 
 from end_to_end.hub_server import TOKEN, Hub, running_hub
 from end_to_end.studies import Search
+from optmerge.__main__ import run
+from optmerge.commands.publishing import leave_card, put_aside
 from optmerge.commands.push import run_push
 from optmerge.errors import UsageError
 from optmerge.models import Checkpoint, scan
 from optmerge.recipe import RECIPE, load_recipe
+from optmerge.reports.card import is_as_written
 
 WEIGHTS = "model.safetensors"
+SHOWN = {"test.png", "progress.png", "parameters.png"}
 GOES = {
-    "README.md", "recipe.yaml", "config.json", "generation_config.json", WEIGHTS, "report.png", "winner.png",
+    "README.md", "recipe.yaml", "config.json", "generation_config.json", WEIGHTS, *SHOWN,
     "tokenizer.json", "tokenizer_config.json",
 }  # fmt: skip
 
@@ -67,7 +72,7 @@ def test_dry_run_writes_what_would_be_uploaded(study: Path, here: Path, zoo: Pat
     assert (card.data.license, card.data.get("base_model"), "merge" in (card.data.tags or [])) == (
         "apache-2.0", None, True,
     )  # fmt: skip
-    assert "# me/my-merge" in card.text and "(report.png)" in card.text and "(winner.png)" in card.text
+    assert "# me/my-merge" in card.text and all(f"]({file})" in card.text for file in SHOWN)
     # No folder of this machine is told in anything.
     for file in out.iterdir():
         assert str(zoo).encode() not in file.read_bytes(), file.name
@@ -88,8 +93,60 @@ def test_folder_that_is_taken_is_left_alone(study: Path, here: Path) -> None:
 def test_card_that_was_edited_is_kept(study: Path, here: Path) -> None:
     card = study / "best" / "README.md"
     card.write_text(card.read_text(encoding="utf-8") + "\nMy own words.\n", encoding="utf-8")
-    pushed(str(study), "me/my-merge", "--dry-run", "out=out")
+    text = pushed(str(study), "me/my-merge", "--dry-run", "out=out")
     assert (here / "out" / "README.md").read_bytes() == card.read_bytes()
+    assert "README.md was edited, and is kept as it is\n" in text
+
+
+def test_of_an_edited_card_only_the_licence_is_changed_where_one_is_named(study: Path, here: Path) -> None:
+    edit_recipe(study, lambda name: None)
+    card = study / "best" / "README.md"
+    own = "---\nlanguage: [ja]\nlicense: other\nlicense_name: mine\nthumbnail: me.png\n---\n# Mine\r\n\n  *as* it was"
+    card.write_bytes(own.encode())
+    text = pushed(str(study), "me/my-merge", "--dry-run", "licence=llama3.1", "out=out")
+    sent = (here / "out" / "README.md").read_bytes().decode()
+    assert sent.partition("\n---\n")[2] == own.partition("\n---\n")[2]
+    assert ModelCard(sent).data.to_dict() == {"language": ["ja"], "license": "llama3.1", "thumbnail": "me.png"}
+    assert "README.md was edited, and is kept as it is; only its metadata say llama3.1 now" in text
+    assert card.read_bytes() == own.encode()
+    pushed(str(study), "me/my-merge", "--dry-run", "licence=research-only", "out=other")
+    data = ModelCard.load(here / "other" / "README.md").data
+    assert (data.license, data.license_name) == ("other", "research-only")
+    card.write_text("---\na: [\n---\n# Mine\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"README\.md: its metadata are no YAML mapping"):
+        pushed(str(study), "me/my-merge", "--dry-run", "licence=llama3.1")
+
+
+def test_card_that_nobody_edited_is_written_anew_with_the_licence_that_is_named(study: Path, here: Path) -> None:
+    pushed(str(study), "me/my-merge", "--dry-run", "licence=gpl-3.0")
+    card = ModelCard.load(here / "me--my-merge" / "README.md")
+    assert card.data.license == "gpl-3.0" and "**gpl-3.0**" in card.text and "# me/my-merge\n" in card.text
+    # Without its result it would tell less than before, and is kept.
+    (study / "result.json").unlink()
+    text = pushed(str(study), "me/other", "--dry-run", "out=out")
+    assert "README.md tells results that do not lie beside it, and is kept as it is" in text
+    assert (here / "out" / "README.md").read_bytes() == (study / "best" / "README.md").read_bytes()
+
+
+def test_rebuilt_model_has_its_result_and_is_pushed_under_its_name_there(study: Path, here: Path) -> None:
+    assert run(["rebuild", str(study / "best" / RECIPE), "again"]) == 0
+    pushed("again", "me/again", "--dry-run")
+    card = ModelCard.load(here / "me--again" / "README.md")
+    assert "# me/again\n" in card.text and card.data.model_name == "me/again"
+    assert {file.name for file in (here / "me--again").iterdir()} == GOES - SHOWN
+
+
+def test_edited_card_is_put_aside_where_another_winner_takes_its_place(search: Search, study: Path) -> None:
+    recipe, best = load_recipe(study / "best" / RECIPE), study / "best"
+    other = replace(recipe, root=replace(recipe.root, dtype="float16"))
+    assert put_aside(study, best) is None
+    (best / "README.md").write_text("My own words.", encoding="utf-8")
+    edited = put_aside(study, best)
+    assert edited == recipe.sha256
+    line = leave_card(search.result(), other, study, best, edited)
+    assert is_as_written((best / "README.md").read_text(encoding="utf-8"))
+    assert line and line.startswith(str(study / "README.edited.md"))
+    assert (study / "README.edited.md").read_text(encoding="utf-8") == "My own words."
 
 
 def test_model_without_a_known_licence_waits_for_one(study: Path, here: Path) -> None:

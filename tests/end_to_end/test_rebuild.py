@@ -51,7 +51,12 @@ def refuse(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 2)
 def test_rebuilt_model_is_the_one_that_was_saved(search: Search, recipe: Path, here: Path) -> None:
     assert run(["rebuild", str(recipe), "again"]) == 0
     saved, again = search.folder / "best", here / "again"
-    told = {"README.md", "report.png", "winner.png"}  # of a search whose result does not lie beside the copied recipe
+    told = {
+        "README.md",
+        "test.png",
+        "progress.png",
+        "parameters.png",
+    }  # of a search whose result does not lie beside the copied recipe
     assert {path.name: path.read_bytes() for path in again.iterdir() if path.name not in told} == {
         path.name: path.read_bytes() for path in saved.iterdir() if path.name not in told
     }

@@ -24,7 +24,13 @@ def test_search_prints_where_its_results_are(search: Search) -> None:
 
 def test_folder_of_the_study_holds_model_recipe_result_and_picture(search: Search) -> None:
     found = {path.relative_to(search.folder).as_posix() for path in search.folder.rglob("*")}
-    assert {"best/model.safetensors", "best/recipe.yaml", "result.json", "report/index.html", "report/test.png"} <= found
+    assert {
+        "best/model.safetensors",
+        "best/recipe.yaml",
+        "result.json",
+        "report/index.html",
+        "report/test.png",
+    } <= found
     assert not [name for name in found if "partial" in name]
 
 
@@ -128,9 +134,12 @@ def test_another_way_to_end_a_finished_study_is_heeded(
 ) -> None:
     copy = search.copied_to(tmp_path)
     monkeypatch.chdir(copy.cwd)
+    card = copy.folder / "best" / "README.md"
+    card.write_text("My own words.", encoding="utf-8")
     assert run([*search.overrides, "study.baselines=false"]) == 0
     assert copy.result()["baselines"] == {}
     assert len(copy.trials()) == 4
+    assert card.read_text(encoding="utf-8") == "My own words."  # of the same winner
 
 
 def test_larger_budget_continues_the_study(search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,7 @@ def with_a_new_word(zoo: Path, folder: Path) -> Path:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """The files of a model, but for what is told of the search that found it."""
-    told = ("README.md", "report.png", "winner.png")
+    told = ("README.md", "result.json", "test.png", "progress.png", "parameters.png")
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in told}
 
 

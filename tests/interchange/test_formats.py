@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from optmerge.interchange.formats import int8
 from optmerge.interchange.gguf_vocabulary import CUTS
 from optmerge.models import Checkpoint, scan
 from optmerge.models.product import embedded_recipe, recipe_of
+from optmerge.models.source_licences import declared_in
 from optmerge.recipe import (
     RECIPE,
     RECIPE_KEY,
@@ -75,6 +78,16 @@ def problems(zoo: Path) -> Problems:
     return [json.loads(line)["question"] for line in lines]
 
 
+def places(zoo: Path) -> list[str]:
+    """Where the sources of an average are."""
+    return [f"sources.{name}={zoo / name}" for name in ("ja", "base")]
+
+
+def said_of(card: str) -> str:
+    """What a card says of the model in its form and as it was."""
+    return next(line for line in card.splitlines() if "greedy responses are the same" in line)
+
+
 def opened(folder: Path, **how: Any) -> Any:
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False, **how)
     return model.eval()
@@ -109,6 +122,13 @@ def test_int8_loads_in_transformers_and_answers_alike(
     printed = capsys.readouterr().out
     assert "of 38 greedy responses are the same" in printed and "of the greatest apart" in printed
     assert {path.suffix for path in Path("out").iterdir()} == {".json", ".md", ".safetensors", ".yaml"}
+    card = ModelCard.load("out/README.md")
+    assert card.data.library_name == "transformers" and "torchao" in (card.data.tags or [])
+    assert "\n# out (int8, torchao)\n" in card.text and "pip install torchao" in card.text
+    assert run(["push", "out", "me/merge-int8", "--dry-run", "licence=apache-2.0", "out=up"]) == 0
+    assert {path.name for path in Path("up").iterdir()} == {path.name for path in Path("out").iterdir()}
+    sent = ModelCard.load("up/README.md").text
+    assert "\n# me/merge-int8 (int8, torchao)\n" in sent and said_of(sent) == said_of(card.text)
     model, wanted = opened(Path("out")), rebuilt(recipe)
     assert isinstance(model.model.layers[0].mlp.up_proj.weight, Int8Tensor)
     tokenizer = AutoTokenizer.from_pretrained("out")
@@ -122,7 +142,7 @@ def test_int8_loads_in_transformers_and_answers_alike(
     assert found is not None
     assert found[0].sha256 == load_recipe(recipe).sha256
     Path("kept.yaml").rename(out)
-    assert run(["rebuild", "--check", "out/recipe.yaml"]) == 0
+    assert run(["rebuild", "--check", "out/recipe.yaml", *places(zoo)]) == 0
 
 
 @needs_int8
@@ -137,7 +157,9 @@ def test_int8_that_answers_otherwise_is_not_kept(
 
 
 @needs_gguf
-def test_gguf_is_read_by_transformers_as_the_same_model(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gguf_is_read_by_transformers_as_the_same_model(
+    recipe: Path, zoo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     import gguf
 
     assert run(["export", str(recipe), "out", "format=gguf"]) == 0
@@ -149,8 +171,46 @@ def test_gguf_is_read_by_transformers_as_the_same_model(recipe: Path, capsys: py
     assert embedded_recipe(field.contents(), "metadata").sha256 == load_recipe(recipe).sha256
     card = ModelCard.load("out/README.md")
     assert "merge" in (card.data.tags or []) and not card.data.eval_results
-    assert "a GGUF file for llama.cpp" in Path("out/README.md").read_text(encoding="utf-8")
-    assert run(["rebuild", "--check", "out/recipe.yaml"]) == 0
+    assert "`model-f32.gguf` is a GGUF file for llama.cpp, its matrices in F32" in card.text
+    assert card.data.library_name == "gguf" and "from_pretrained" not in card.text
+    # It travels: no folder of this machine is named, and where the sources are must be said.
+    for path in Path("out").iterdir():
+        assert str(zoo).encode() not in path.read_bytes(), path.name
+    assert run(["rebuild", "--check", "out/recipe.yaml"]) == 2
+    missing = capsys.readouterr().err
+    assert "sources.ALIAS=FOLDER" in missing and "ja: there is no folder './ja'" in missing
+    assert run(["rebuild", "--check", "out/recipe.yaml", *places(zoo)]) == 0
+
+
+@needs_gguf
+def test_gguf_is_shown_and_pushed(zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("ja", "base"):
+        shutil.copytree(zoo / name, Path("sources") / name)
+        (Path("sources") / name / "README.md").write_text("---\nlicense: mit\n---\n", encoding="utf-8")
+    recipe = merged(Path("sources/ja"), Path("sources/base"))
+    assert run(["export", str(recipe), "out", "format=gguf"]) == 0
+    card = Path("out/README.md").read_text(encoding="utf-8")
+    capsys.readouterr()
+    family = []
+    for place in ("out", "out/model-f32.gguf"):
+        assert run(["show", place]) == 0
+        family.append(capsys.readouterr().out.splitlines()[2:])
+    assert family[0] == family[1] and any(" ja" in line for line in family[0])
+    # Where it goes the sources' cards are not at hand, and their licences are known nevertheless.
+    assert run(["push", "out", "me/merge", "--dry-run"]) == 0
+    assert {path.name for path in Path("me--merge").iterdir()} == {"README.md", "model-f32.gguf", "recipe.yaml"}
+    assert Path("me--merge/model-f32.gguf").samefile("out/model-f32.gguf")
+    sent = Path("me--merge/README.md").read_text(encoding="utf-8")
+    assert declared_in(sent).text == declared_in(card).text == "mit"
+    assert load_recipe(Path("me--merge/recipe.yaml")).to_yaml().count("licence: mit") == 2
+    assert "\n# me/merge (GGUF, F32)\n" in sent and said_of(sent) == said_of(card)
+    assert 'Llama.from_pretrained("me/merge", "model-f32.gguf")' in sent
+    sent_recipe = Path("me--merge/recipe.yaml").read_bytes()
+    Path("out/recipe.yaml").unlink()  # it is in the file, too
+    assert run(["push", "out", "me/again", "--dry-run"]) == 0
+    assert Path("me--again/recipe.yaml").read_bytes() == sent_recipe
+    Path("half.gguf").write_bytes(Path("out/model-f32.gguf").read_bytes()[:999])
+    assert "half.gguf is no whole GGUF file" in refused(capsys, "show", "half.gguf")
 
 
 @needs_gguf
@@ -377,6 +437,19 @@ def test_a_library_that_is_missing_is_named_before_any_work(
     )
     message = refused(capsys, "export", "no-recipe.yaml", "out", f"format={form}")
     assert library in message and f"pip install 'optmerge[{extra}]'" in message
+
+
+def test_a_gguf_file_is_pushed_but_not_looked_into_without_the_library(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    Path("out").mkdir()
+    Path("out/mine.gguf").touch()
+    for place in ("out", "out/mine.gguf"):
+        assert "mine.gguf: gguf reads such files, and is not there; pip install" in refused(capsys, "show", place)
+    shutil.copy(recipe, "out/recipe.yaml")
+    assert run(["push", "out", "me/merge", "--dry-run", "licence=mit"]) == 0
+    assert "# me/merge (GGUF)\n" in Path("me--merge/README.md").read_text(encoding="utf-8")
 
 
 @needs_int8

@@ -8,10 +8,11 @@ import pytest
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.utils import validate_repo_id
 
+from optmerge.models.form import Form
 from optmerge.models.licences import combine, declared
 from optmerge.models.source_licences import declared_in, recipe_licence
 from optmerge.recipe import CheckpointNode, Group, Hop, MergeNode, Node, PathNode, Recipe
-from optmerge.reports.card import model_card
+from optmerge.reports.card import is_as_written, likeness_in, model_card, tells_results
 
 BASE = CheckpointNode("org/base-7b", "b" * 64, revision="0123456789abcdef", licence="apache-2.0")
 JA = CheckpointNode("/home/me/secret project/ja", "a" * 64, licence="mit")
@@ -112,7 +113,7 @@ def test_without_results_nothing_is_claimed() -> None:
 
 
 def test_people_read_what_it_is_how_it_was_found_and_what_to_beware_of() -> None:
-    text = card(pictures=["report.png"]).text
+    text = card(pictures={"test.png": "Scores on test."}).text
     for heading in ("Results", "How it was found", "Recipe", "Limits", "Licence", "Use it, and make it again"):
         assert f"\n## {heading}\n" in text
     assert "| **evolved merge** | 52.3% | 40.0% to 60.0% |" in text
@@ -123,9 +124,43 @@ def test_people_read_what_it_is_how_it_was_found_and_what_to_beware_of() -> None
     assert "| base | [org/base-7b](https://huggingface.co/org/base-7b) at 0123456789ab |" in text
     assert "| density 0.5, weight 0.1 to 2.1 |" in text
     assert "rebuild --check recipe.yaml" in text and "no legal advice" in text
-    assert "(report.png)" in text and "winner.png" not in text
+    assert "(test.png)" in text and "path.png" not in text
     assert "public test set" not in text
     assert "public test set" in card(result=result(search_on_public_test=True)).text
+
+
+def test_card_is_known_again_until_somebody_edits_it() -> None:
+    text = str(card())
+    assert is_as_written(text) and is_as_written(text.rstrip()) and tells_results(text)
+    assert not tells_results(str(card(result=None)))
+    # The first and the last byte of what it says, and the metadata too.
+    for edited in (text.replace("---", "--- ", 1), text.replace("<!--", " <!--"), text.replace("mit", "gpl-3.0")):
+        assert edited != text and not is_as_written(edited)
+    assert not is_as_written("# mine\n") and not is_as_written("")
+
+
+def test_pictures_have_words_for_who_does_not_see_them() -> None:
+    text = card(pictures={"path.png": "Hops [0 to 3].", "front.png": "4 on the front."}).text
+    results, recipe = text.index("## Results"), text.index("## Recipe")
+    assert results < text.index("![4 on the front.](front.png)\n") < recipe
+    assert recipe < text.index("![Hops (0 to 3).](path.png)\n")
+    assert "test.png" not in text
+
+
+def test_weights_in_another_form_are_not_told_to_load_as_they_were() -> None:
+    form = Form("gguf", "Q8_0", ("model-q8_0.gguf",), "33 of 38 are the same, and others 1.2e-03 apart")
+    found = card(name="me/x", form=form)
+    assert found.data.library_name == "gguf" and {"gguf", "merge"} < set(found.data.tags)
+    assert found.data.eval_results is None and found.data.model_name is None
+    assert "\n# me/x (GGUF, Q8_0)\n" in found.text and "transformers" not in found.text
+    assert 'Llama.from_pretrained("me/x", "model-q8_0.gguf")' in found.text
+    assert likeness_in(str(found)) == form.likeness and "## Results" in found.text
+    unheard = card(form=Form("gguf", files=("a.gguf", "b.gguf")))
+    assert "`a.gguf` and `b.gguf` are GGUF files" in unheard.text and likeness_in(str(unheard)) == ""
+    int8 = card(form=Form("int8", likeness="all of them"))
+    assert int8.data.library_name == "transformers" and "torchao" in int8.data.tags
+    assert "(int8, torchao)\n" in int8.text and "pip install torchao" in int8.text
+    assert "from_pretrained" in int8.text and likeness_in(str(int8)) == "all of them"
 
 
 def test_guard_that_was_broken_is_told() -> None:

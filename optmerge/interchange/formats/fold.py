@@ -2,7 +2,6 @@
 
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.interchange.export import Export
-from optmerge.models.source_licences import CARD
 from optmerge.recipe import RECIPE, RECIPE_KEY, PathNode
 
 
@@ -37,8 +36,7 @@ def build(export: Export) -> None:
     )
     recipe = export.recipe.with_weights(sha256, device)
     (export.folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
-    if export.card:
-        (export.folder / CARD).write_text(export.card, encoding="utf-8")
+    export.write_papers(None)
     found = agreement(export.folder, export.bench.candidate(export.recipe), dtype)
     if not found.holds:
         raise OptmergeError(f"the folded model is not the path: {found.summary}; scales near 1 fold better")

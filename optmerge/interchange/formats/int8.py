@@ -35,7 +35,8 @@ def build(export: Export) -> None:
             left then.
     """
     from optmerge.interchange.likeness import ask, farthest, likeness, prompts_for
-    from optmerge.interchange.plain import open_model, open_tokenizer, plain_model, write_card
+    from optmerge.interchange.plain import open_model, open_tokenizer, plain_model
+    from optmerge.models.form import Form
 
     dtype = export.recipe.root.dtype
     tokenizer = open_tokenizer(export.companions.folder)
@@ -58,7 +59,7 @@ def build(export: Export) -> None:
             f"(at least {_LEAST:.0%} must be the same, and others part within {_WIDEST:g})"
         )
     after = sum(file.stat().st_size for file in export.folder.glob("*.safetensors"))
-    write_card(export, f"Linear layers have 8 bits an entry, by torchao. Loaded and held against it, {said}.")
+    export.write_papers(Form("int8", likeness=said))
     export.notice(
         f"reloaded and held against the model in {dtype}: {said}; {after / 1e6:.1f} MB in place of {before / 1e6:.1f}"
     )
