@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from optmerge.amounts import shown_bytes
+
 _SMALL = 1_000_000_000  # bytes that are done before anyone wonders
 
 
@@ -14,6 +16,6 @@ def percent(say: Callable[[str], None], label: str) -> Callable[[int, int], None
         tenth = 10 * done // total if total else 10
         if total > _SMALL and tenth > said:
             said = tenth
-            say(f"{label}: {10 * tenth}% of {total / 1e9:.1f} GB")
+            say(f"{label}: {10 * tenth}% of {shown_bytes(total)}")
 
     return report

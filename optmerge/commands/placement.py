@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from optmerge.amounts import shown_bytes
 from optmerge.commands.assembly import Assembly
 from optmerge.errors import UsageError
 
@@ -81,17 +82,17 @@ def plan_placement(sizes: Sizes, wanted: str = "auto") -> Placement:
         misfit = next(text for where, text in misfits.items() if where == wanted)
         raise UsageError(f"merging.placement={wanted}: {misfit}; merging.placement=auto takes what fits")
     chosen: Where = next(where for where in misfits if where == (fitting[0] if wanted == "auto" else wanted))
-    free = "" if sizes.device is None else f"; {shown(sizes.device)} free on the device"
-    total = sizes.sources + sizes.model
+    free = "" if sizes.device is None else f"; {shown_bytes(sizes.device)} free on the device"
+    sources, model, total = (shown_bytes(one) for one in (sizes.sources, sizes.model, sizes.sources + sizes.model))
     lines = [
-        f"placement: sources {shown(sizes.sources)} and the live model {shown(sizes.model)}, together {shown(total)}",
-        f"  {shown(sizes.host)} free in the machine{free}",
+        f"placement: sources {sources} and the live model {model}, together {total}",
+        f"  {shown_bytes(sizes.host)} free in the machine{free}",
     ]
     for where, misfit in misfits.items():
         mark = "->" if where == chosen else "  "
         lines.append(f"  {mark} {_WORDS[where]}: {'fits' if misfit is None else misfit}")
     why = f" (on the device: {misfits['device']})" if sizes.device is not None and chosen != "device" else ""
-    summary = f"placement: sources ({shown(sizes.sources)}) {_WORDS[chosen]}{why}; the live model {shown(sizes.model)}"
+    summary = f"placement: sources ({sources}) {_WORDS[chosen]}{why}; the live model {model}"
     return Placement(chosen, summary, tuple(lines))
 
 
@@ -124,9 +125,6 @@ def _host_memory() -> int:
 
 
 def _misfit(needed: int, room: int, of: str) -> str | None:
-    return None if needed <= room else f"would need {shown(needed)}, more than {shown(room)} (85% of what is free {of})"
-
-
-def shown(count: int) -> str:
-    """A size for people, in GB, or in MB where it is less than one."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+    if needed <= room:
+        return None
+    return f"would need {shown_bytes(needed)}, more than {shown_bytes(room)} (85% of what is free {of})"

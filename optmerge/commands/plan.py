@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from optmerge.amounts import shown_bytes, shown_seconds
 from optmerge.commands.assembly import Assembly, assemble, find_plugins, make_sources
 from optmerge.config import Config
 from optmerge.errors import OptmergeError
@@ -139,13 +140,13 @@ def _problems(assembly: Assembly) -> str:
 def _memory(assembly: Assembly) -> str:
     import torch
 
-    from optmerge.commands.placement import measured, plan_placement, shown
+    from optmerge.commands.placement import measured, plan_placement
 
     module, options = assembly.plugins.engine
     placement = plan_placement(
         measured(assembly, torch.device(module.pick_device(options))), assembly.config.merging.placement
     )
-    return f"{placement}\n  the result takes {shown(assembly.model_bytes())} on disk"
+    return f"{placement}\n  the result takes {shown_bytes(assembly.model_bytes())} on disk"
 
 
 def _time(assembly: Assembly) -> str:
@@ -177,11 +178,5 @@ def _time(assembly: Assembly) -> str:
         f"time (measured on {len(requests)} problems, {tokens} tokens each)\n"
         f"  a merge {merge:.2f} s; {asked} problems at most {generate:.0f} s if every response runs to "
         f"{limit} tokens\n"
-        f"  at most {_duration(total)} for {assembly.config.study.trials} trials without pruning"
+        f"  at most {shown_seconds(total)} for {assembly.config.study.trials} trials without pruning"
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} hours"

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from optmerge.amounts import shown_bytes
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.models.licence_rules import RULES
 from optmerge.models.licences import Combined, combine, declared, forbids, known_licence
@@ -75,7 +76,7 @@ def run_push(arguments: Sequence[str], console: Console) -> None:
         with staged(out, nbytes=_new_bytes(push, out), replace=False) as staging:
             _fill(push, staging)
         for file, size in _files(out):
-            say(f"  {file}  {_shown(size)}")
+            say(f"  {file}  {shown_bytes(size)}")
         say(f"{out}: what would be uploaded to {push.repo}. Nothing was uploaded.")
         return
     if "out" in settings:
@@ -85,7 +86,7 @@ def run_push(arguments: Sequence[str], console: Console) -> None:
         staging = Path(staging_name)
         _fill(push, staging)
         for file, size in _files(staging):
-            say(f"  {file}  {_shown(size)}")
+            say(f"  {file}  {shown_bytes(size)}")
         say(f"uploaded: {_upload(push, staging, private=settings.get('private') == 'true' or None)}")
 
 
@@ -276,10 +277,6 @@ def _new_bytes(push: Push, out: Path) -> int:
 
 def _files(folder: Path) -> list[tuple[str, int]]:
     return [(file.name, file.stat().st_size) for file in sorted(folder.iterdir())]
-
-
-def _shown(size: int) -> str:
-    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"
 
 
 def _upload(push: Push, folder: Path, private: bool | None) -> str:

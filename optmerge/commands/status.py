@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
+from optmerge.amounts import shown_seconds
 from optmerge.commands.words import check_settings
 from optmerge.commands.worker import named_study
 from optmerge.study.charter import OpenStudy
@@ -52,7 +53,7 @@ def run_status(arguments: Sequence[str], console: Console) -> None:
     rate = _rate(finished)
     if rate and state == "running":
         left = (budget - len(finished)) / rate
-        say(f"  {rate * 60:.1f} trials a minute, about {_duration(left)} left")
+        say(f"  {rate * 60:.1f} trials a minute, about {shown_seconds(left)} left")
     if running:
         console.print(_workers(running, trials))
 
@@ -94,14 +95,8 @@ def _workers(running: Sequence[tuple[int, Any, float]], trials: Sequence[FrozenT
         who = f"{worker['host']}:{worker['pid']}" if worker else "unknown"
         since = (datetime.now() - trial.datetime_start).total_seconds() if trial and trial.datetime_start else 0.0
         number = str(trial.number) if trial else "?"
-        table.add_row(f"  {who}", number, _duration(since), f"{silent:.0f} s ago")
+        table.add_row(f"  {who}", number, shown_seconds(since), f"{silent:.0f} s ago")
     return table
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
 
 
 def run_stop(arguments: Sequence[str], console: Console) -> None:

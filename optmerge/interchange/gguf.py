@@ -2,6 +2,7 @@
 
 import importlib.util
 
+from optmerge.amounts import shown_bytes
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.interchange.export import Export
 from optmerge.models.vocabulary import vocabulary_size
@@ -90,4 +91,4 @@ def write_and_ask(export: Export, kind: str, *, least: float, widest: float) -> 
     if halves:
         export.notice(f"{halves} matrices are stored in float16, as their rows are no multiple of Q8_0's 32 entries")
     export.write_papers(Form("gguf", kind, (path.name,), said))
-    export.notice(f"loaded and held against the model: {said}; {path.stat().st_size / 1e6:.1f} MB")
+    export.notice(f"loaded and held against the model: {said}; {shown_bytes(path.stat().st_size)}")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from optmerge.amounts import shown_bytes
 from optmerge.errors import OptmergeError, UsageError
 
 _SMALL_FILES_BYTES = 50_000_000  # room for config, tokenizer and headers
@@ -63,7 +64,7 @@ def check_room(folder: Path, nbytes: int, advice: str = "") -> None:
     needed, free = nbytes + _SMALL_FILES_BYTES, shutil.disk_usage(existing).free
     if free < needed:
         ending = f": {advice}" if advice else ""
-        raise UsageError(f"writing needs {needed / 1e9:.1f} GB in {folder}, {free / 1e9:.1f} GB are free{ending}")
+        raise UsageError(f"writing needs {shown_bytes(needed)} in {folder}, {shown_bytes(free)} are free{ending}")
 
 
 def _put_in_place(staging: Path, folder: Path) -> None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from optmerge.amounts import shown_seconds
 from optmerge.models.form import Form
 from optmerge.models.licences import Combined
 from optmerge.recipe import (
@@ -256,14 +257,9 @@ def _how_found(result: Mapping[str, Any]) -> str:
     chosen = f" {finalists} finalists raced on validation problems." if finalists else ""
     return (
         f"## How it was found\n\nStudy `{result['study']}`: {count} trials{sampler}{each}, {trials['pruned']} of them "
-        f"stopped early; {result['problem_evaluations']} answers in {_duration(result['seconds'])}{version}.{chosen}"
+        f"stopped early; {result['problem_evaluations']} answers in {shown_seconds(result['seconds'])}{version}."
+        f"{chosen}"
     )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.0f} hours"
 
 
 def _recipe(recipe: Recipe) -> str:

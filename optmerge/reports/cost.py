@@ -9,6 +9,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from optmerge.amounts import shown_seconds
 from optmerge.reports.drawing import Drawing
 from optmerge.reports.style import BLACK, DARK, EDGE, GOLD, PALE, ROSE, WIDTH, plural
 from optmerge.study.slots import DIED, ERROR, HANDED_BACK, WORKER
@@ -249,7 +250,4 @@ def _stack(axes: Any, parts: Mapping[str, float], title: str, shown: Any) -> Non
 
 def duration(hours: float) -> str:
     """Hours as people like to read them."""
-    seconds = hours * 3600
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{hours:,.1f} h"
+    return shown_seconds(3600 * hours)

@@ -7,6 +7,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from optmerge.amounts import shown_seconds
 from optmerge.study.pareto import front
 from optmerge.study.slots import Plan
 from optmerge.study.trial_scores import value_of
@@ -85,4 +86,4 @@ class ProgressLine:
         if here == 0:
             return "unknown time"
         seconds = (time.monotonic() - self._began) / here * (self._budget - self._done)
-        return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+        return shown_seconds(seconds)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from optmerge.amounts import shown_bytes
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.interchange.export import Export
 from optmerge.recipe import RECIPE, RECIPE_KEY, load_recipe
@@ -61,7 +62,8 @@ def build(export: Export) -> None:
     after = sum(file.stat().st_size for file in export.folder.glob("*.safetensors"))
     export.write_papers(Form("int8", likeness=said))
     export.notice(
-        f"reloaded and held against the model in {dtype}: {said}; {after / 1e6:.1f} MB in place of {before / 1e6:.1f}"
+        f"reloaded and held against the model in {dtype}: {said}; {shown_bytes(after)} in place of "
+        f"{shown_bytes(before)}"
     )
 
 
