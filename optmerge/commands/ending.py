@@ -61,8 +61,9 @@ def finish(run: Run) -> dict[str, Any]:
     from optmerge.commands.noticeboard import Noticeboard
     from optmerge.reports.findings import Ending, read_responses
     from optmerge.reports.report import write_report
+    from optmerge.study.judge import Judge
     from optmerge.study.judged import judged
-    from optmerge.study.result import Judge, as_json, trial_seconds
+    from optmerge.study.result import as_json, trial_seconds
     from optmerge.study.touched import touch
 
     config, task = run.assembly.config, run.assembly.plugins.task

@@ -79,7 +79,7 @@ def post_files(opened: OpenStudy, folder: Path, pictures: Sequence[tuple[Path, s
 
 def finalists(opened: OpenStudy) -> list[FrozenTrial]:
     """The trials that were scored on validation, the first of each recipe."""
-    from optmerge.study.result import evaluation_key
+    from optmerge.study.judge import evaluation_key
 
     prefix = evaluation_key("validation", "")
     scored = {key.rpartition(":")[2] for key in opened.study.user_attrs if key.startswith(prefix)}
@@ -138,7 +138,7 @@ class Noticeboard:
         """Attach a table of its problems to each trial, and its recipe."""
         from optmerge.reports.problems import write_problems
         from optmerge.study.artifacts import attach_to_trials
-        from optmerge.study.result import evaluation_key
+        from optmerge.study.judge import evaluation_key
 
         task, validated = self._assembly.plugins.task, self._opened.study.user_attrs
         with tempfile.TemporaryDirectory() as made:

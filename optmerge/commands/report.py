@@ -16,7 +16,7 @@ from optmerge.errors import OptmergeError, UsageError
 from optmerge.recipe import RECIPE, load_recipe
 from optmerge.study.charter import CONFIG, OpenStudy
 from optmerge.study.identity import IDENTITY
-from optmerge.study.result import evaluation_key
+from optmerge.study.judge import evaluation_key
 
 if TYPE_CHECKING:
     from optmerge.reports.findings import Ending

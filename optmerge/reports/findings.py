@@ -14,8 +14,8 @@ from optmerge.recipe import Recipe
 from optmerge.reports.table import goal_of, winner_name
 from optmerge.study.charter import CONFIG, OpenStudy
 from optmerge.study.ease import SOURCES
+from optmerge.study.judge import evaluation_key, final_responses
 from optmerge.study.memory import Memory
-from optmerge.study.result import evaluation_key, final_responses
 from optmerge.study.slots import counted
 from optmerge.study.trial_scores import RECIPE, SCORES, Encoded, decode, score_matrix, value_of
 from optmerge.tasks import Objective, Problem

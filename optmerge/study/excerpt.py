@@ -18,7 +18,7 @@ from sqlalchemy import Connection, select
 from optmerge.study.charter import CONFIG, GOAL
 from optmerge.study.database import _PARAMS, _TRIALS, _VALUES, Database
 from optmerge.study.identity import IDENTITY, KEY
-from optmerge.study.result import EVALUATION
+from optmerge.study.judge import EVALUATION
 from optmerge.study.trial_scores import SCORES, SECONDS, decode
 
 GENES = 20  # of a trial that are shown, by default

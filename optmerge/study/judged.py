@@ -9,7 +9,7 @@ import optuna
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
-from optmerge.study.result import evaluation_key
+from optmerge.study.judge import evaluation_key
 from optmerge.study.trial_scores import RECIPE, SAME_AS, decode
 from optmerge.tasks import SORTING, SPLITS, Problem, Split, Task
 from optmerge.tasks.task import sha256_of

@@ -26,8 +26,8 @@ from optmerge.recipe import load_recipe
 from optmerge.reports.note import MARK
 from optmerge.study.charter import OpenStudy, open_study
 from optmerge.study.database import Database
+from optmerge.study.judge import EVALUATION
 from optmerge.study.memory import Memory
-from optmerge.study.result import EVALUATION
 from optmerge.study.slots import Ledger, Slot, slot_of
 from optmerge.study.trial_scores import RECIPE, SCORES, decode, encode
 from optmerge.study.worker import Outcome

@@ -18,7 +18,7 @@ from optmerge.reports.report import write_report
 from optmerge.space import Gene
 from optmerge.study.charter import CONFIG, GOAL, OpenStudy
 from optmerge.study.ease import SOURCES
-from optmerge.study.result import EVALUATION
+from optmerge.study.judge import EVALUATION
 from optmerge.study.slots import Ledger, Slot
 from optmerge.study.trial_scores import PROBLEMS, RECIPE, SCORES, SECONDS, encode
 from optmerge.study.worker import Outcome, Report

@@ -11,8 +11,8 @@ import pytest
 
 from optmerge.engines import Request, Response
 from optmerge.errors import OptmergeError
+from optmerge.study.judge import Judge, final_responses
 from optmerge.study.memory import Memory
-from optmerge.study.result import Judge, final_responses
 from study.conftest import Target
 
 
