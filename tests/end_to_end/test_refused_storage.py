@@ -71,6 +71,6 @@ def test_disk_without_room_for_the_result_is_refused(
     status = run([*small, f"study.folder={tiny_disk / 'studies'}", f"storage.url={url}"])
     message = capsys.readouterr().err
     assert (status, message.count("\n")) == (2, 1), message
-    assert "GB are free" in message and "study.folder" in message
+    assert "kB are free" in message and "study.folder" in message
     assert list(tiny_disk.iterdir()) == []
     assert optuna.get_all_study_names(url) == []

@@ -620,6 +620,7 @@ def long_study(either: Database) -> Any:
     with either.engine.begin() as connection:
         for statement in statements.split(";\n"):
             connection.execute(text(statement))
+        connection.execute(text("ANALYZE"))  # as databases do by themselves where rows come one by one
     either.set_control(opened.study_id, trials=1006)
     return opened, proposing
 
