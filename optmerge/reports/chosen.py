@@ -178,5 +178,5 @@ def _front(findings: Findings) -> Drawing | None:
 
 
 def _importance(findings: Findings) -> Drawing | None:
-    found = importance_of_genes(findings.opened.study, findings.complete, findings.goal.sign)
+    found = importance_of_genes(findings.complete, findings.goal.sign)
     return None if found is None else draw_importance(found)

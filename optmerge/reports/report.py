@@ -69,22 +69,22 @@ def write_report(
     earlier = _earlier(folder)
     findings = read_findings(opened, ending or Ending())
     cost = _cost(findings, watts)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as made:
-            with styled():
-                chosen = chosen_drawings(findings, cost)
-                _refuse_others_pictures(folder, {drawing.name for drawing in chosen.drawings} - earlier)
+    with styled():
+        chosen = chosen_drawings(findings, cost)
+        _refuse_others_pictures(folder, {drawing.name for drawing in chosen.drawings} - earlier)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as made:
                 pictures = {drawing.name: _saved(drawing, Path(made)) for drawing in chosen.drawings}
-            page = page_of(findings, pictures, chosen, cost, examples_of(findings, chosen.compared))
-            (Path(made) / PAGE).write_text(page, encoding="utf-8")
-            # The page comes first: it needs no other file, and names the pictures that are ours.
-            for name in (PAGE, *(f"{name}.png" for name in pictures)):
-                os.replace(Path(made) / name, folder / name)
-        for name in earlier - pictures.keys():
-            (folder / f"{name}.png").unlink(missing_ok=True)
-    except OSError as error:
-        raise OptmergeError(f"{folder}: the report cannot be written: {error.strerror or error}") from error
+                page = page_of(findings, pictures, chosen, cost, examples_of(findings, chosen.compared))
+                (Path(made) / PAGE).write_text(page, encoding="utf-8")
+                # The page comes first: it needs no other file, and names the pictures that are ours.
+                for name in (PAGE, *(f"{name}.png" for name in pictures)):
+                    os.replace(Path(made) / name, folder / name)
+            for name in earlier - pictures.keys():
+                (folder / f"{name}.png").unlink(missing_ok=True)
+        except OSError as error:
+            raise OptmergeError(f"{folder}: the report cannot be written: {error.strerror or error}") from error
     figures = [Pictured(folder / f"{one.name}.png", one.title, one.alt) for one in chosen.drawings]
     return Report(folder / PAGE, figures)
 

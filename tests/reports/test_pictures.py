@@ -149,17 +149,17 @@ def test_a_path_over_a_merge_shows_both() -> None:
     assert "math, a source of the winner" in drawings[1].title
 
 
-def studied(trials: int, values: Any, genes: int = 12) -> tuple[optuna.Study, list[tuple[FrozenTrial, float]]]:
+def studied(trials: int, values: Any, genes: int = 12) -> list[tuple[FrozenTrial, float]]:
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(trials):
         trial = study.ask()
         genome = [trial.suggest_float(f"layers.{i // 3:02d}/{'abc'[i % 3]}/weight", 0, 1) for i in range(genes)]
         study.tell(trial, values(genome))
-    return study, [(trial, trial.value) for trial in study.trials]
+    return [(trial, trial.value) for trial in study.trials]
 
 
 def test_the_gene_that_decides_is_the_most_important() -> None:
-    found = importance_of_genes(*studied(200, lambda genome: genome[4]), 1.0)
+    found = importance_of_genes(studied(200, lambda genome: genome[4]), 1.0)
     assert found is not None
     assert next(iter(found.genes)) == "layers.01/b/weight"
     assert found.genes["layers.01/b/weight"] > 0.7
@@ -172,9 +172,16 @@ def test_the_gene_that_decides_is_the_most_important() -> None:
     assert f"{len(found.above_chance())} are above what chance gives" in drawing.alt
 
 
+def test_of_less_is_better_the_same_gene_is_the_most_important() -> None:
+    higher, lower = (
+        importance_of_genes(studied(200, lambda genome, sign=sign: sign * genome[4]), sign) for sign in (1.0, -1.0)
+    )
+    assert higher == lower
+
+
 def test_of_few_trials_or_equal_ones_nothing_is_said() -> None:
-    assert importance_of_genes(*studied(19, lambda genome: genome[0]), 1.0) is None
-    assert importance_of_genes(*studied(30, lambda genome: 0.5), 1.0) is None
+    assert importance_of_genes(studied(19, lambda genome: genome[0]), 1.0) is None
+    assert importance_of_genes(studied(30, lambda genome: 0.5), 1.0) is None
 
 
 def test_importances_add_up_by_the_parts_of_names() -> None:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 from optuna.trial import FrozenTrial
-from study.studies import opened_anew
+from study.studies import opened_anew, proposer, search
 
 from optmerge.errors import OptmergeError, UsageError
-from optmerge.reports.findings import Ending
+from optmerge.reports import report
+from optmerge.reports.findings import Ending, Findings, read_findings
 from optmerge.reports.report import Report, write_report
 from optmerge.study.charter import OpenStudy
-from reports.conftest import QUESTIONS
+from reports.conftest import GENES, QUESTIONS, TRIALS, evaluate
 
 _VOID = {"img", "meta", "br", "link", "input", "hr"}
 
@@ -125,6 +126,21 @@ def test_a_search_that_has_not_ended_is_reported_so_far(opened: OpenStudy, tmp_p
         found["alt"] for found in page.all("img") if "search problems, dark where a model" in str(found["alt"])
     ]
     assert "日本語 25.0%" in str(matrix)
+
+
+def test_trials_that_end_while_the_report_is_written_are_not_in_it(
+    opened: OpenStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_and_go_on(study: OpenStudy, ending: Ending) -> Findings:
+        findings = read_findings(study, ending)
+        search(opened, proposer("random", GENES), evaluate, TRIALS + 3)
+        return findings
+
+    monkeypatch.setattr(report, "read_findings", read_and_go_on)
+    page = read(opened, tmp_path / "report")
+    assert len(opened.study.trials) == TRIALS + 3
+    (importance,) = (str(one["alt"]) for one in page.all("img") if "importance" in str(one["alt"]))
+    assert "by 20 complete trials" in importance
 
 
 def test_a_study_without_trials_has_a_report(opened: OpenStudy, tmp_path: Path) -> None:
