@@ -95,8 +95,7 @@ def _opened(config: Config, named: bool, own_tracking: bool) -> tuple[str, dict[
     from optmerge.study.storage import open_storage
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    _refuse_missing(config.storage.url)
-    database = open_storage(config.storage.url, patience=config.storage.beat)
+    database = open_storage(config.storage.url, patience=config.storage.beat, create=False)
     tracking = config.tracking
     if not named:
         return "/dashboard", tracking
@@ -120,13 +119,6 @@ def _opened(config: Config, named: bool, own_tracking: bool) -> tuple[str, dict[
     if carried.get("name") == "none" and not own_tracking:
         tracking = carried
     return f"/dashboard/studies/{opened.study_id}", tracking
-
-
-def _refuse_missing(url: str) -> None:
-    """Check that the file of a database is there: opening it would make it."""
-    path = Path(url.removeprefix("sqlite:///"))
-    if url.startswith("sqlite:///") and not path.is_file():
-        raise UsageError(f"storage.url={url}: there is no such file; run a search first, or name another")
 
 
 # optuna-dashboard, in a thread of this process: the address of the database may hold a password.

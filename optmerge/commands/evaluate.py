@@ -79,6 +79,7 @@ def evaluate(
     if json_path is not None and not json_path.absolute().parent.is_dir():
         raise UsageError(f"json={json_path}: there is no folder {json_path.absolute().parent}")
     config = compose_config(overrides)
+    _refuse_missing(model, config)
     module, options = options_of("task", config.task, "optmerge.tasks")
     task: Task = module.build(options)
     problems = task.problems(name)
@@ -135,6 +136,20 @@ def evaluate(
                 f"That test problems were touched could not be counted in study.folder={config.study.folder}: {error}"
             )
         console.print(told, highlight=False, markup=False, soft_wrap=True)
+
+
+def _refuse_missing(model: str, config: Config) -> None:
+    """Check that the model is there before anything else is read or asked for."""
+    from optmerge.models.resolve import missing
+
+    module, _ = options_of("engine", config.engine, "optmerge.engines")
+    if getattr(module, "NEEDS", "weights") == "nothing":
+        return
+    if Path(model).suffix in (".yaml", ".yml"):
+        if not Path(model).is_file():
+            raise UsageError(f"there is no recipe {model}")
+    elif problem := missing(model, None):
+        raise UsageError(problem)
 
 
 def _opened(

@@ -119,12 +119,12 @@ def printed(console: Console) -> Say:
     return lambda text: console.print(text, highlight=False, markup=False)
 
 
-def open_database(config: Config) -> "Database":
-    """The database that a configuration names."""
+def open_database(config: Config, *, create: bool = True) -> "Database":
+    """The database that a configuration names; if it is a file, it is made only on request."""
     from optmerge.study.storage import open_storage
 
     storage = config.storage
-    return open_storage(storage.url, patience=storage.patience, beat=storage.beat, grace=storage.grace)
+    return open_storage(storage.url, patience=storage.patience, beat=storage.beat, grace=storage.grace, create=create)
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ def named_study(overrides: Sequence[str]) -> tuple[Config, OpenStudy]:
     if not any(word.startswith("study.name=") for word in where):
         raise UsageError("study.name is missing: say which study, as in study.name=demo-seed0")
     config = compose_config(where)
-    return config, open_study(open_database(config), str(config.study.name))
+    return config, open_study(open_database(config, create=False), str(config.study.name))
 
 
 def carried_config(opened: OpenStudy, here: Config, overrides: Sequence[str]) -> Config:

@@ -19,7 +19,7 @@ from optmerge.recipe import (
     portable_location,
 )
 from optmerge.reports.family import family, hops_in_words, parameters_in_words
-from optmerge.reports.table import goal_of, models_on_test, winner_name
+from optmerge.reports.table import goal_of, models_on_test, told_from_rivals, winner_name
 
 _OF_RESULTS, _OF_RECIPE = ("test.png", "progress.png", "front.png"), ("parameters.png", "path.png")
 PICTURES = (*_OF_RESULTS, *_OF_RECIPE)
@@ -239,9 +239,7 @@ def _chosen(result: Mapping[str, Any]) -> str:
             f" It was searched for {names} at once: of {len(result['front'])} compromises between them this one has "
             f"the best {goal.name}, which weighs them."
         )
-    rivals = (winner.get("selection") or {}).get("not_separated") or ()
-    if rivals:
-        text += f" {len(rivals)} of the other finalists cannot be told from it on validation."
+    text += told_from_rivals(result)
     for guard, below in winner.get("broken", {}).items():
         text += f" It fails its guard {guard} by {below:.4g}."
     return text

@@ -213,7 +213,7 @@ def draw_cost(cost: Cost) -> Drawing:
         "cost",
         "What it cost",
         f"Two bars. Of {cost.unpruned:,} problems that {plural(cost.trials, 'trial')} would answer, {cost.answered:,} "
-        f"were answered and {cost.spared:,} ({spared:.0%}) spared by pruning; sources "
+        f"were answered and {cost.spared:,} ({spared:.0%}) spared; sources "
         f"answered {cost.answered_by_sources:,}. Of {duration(total)} of work, "
         f"{', '.join(phases)}.",
         "Spared are problems of pruned trials, and of those that had the same recipe as one before. Hours are those "

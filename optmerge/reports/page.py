@@ -234,7 +234,7 @@ def _examples_note(findings: Findings, chosen: Chosen, examples: Sequence[Block]
             "version. Remove result.json and run the search command again; what was scored is not scored again."
         )
     if not findings.ending.problems:
-        return "The questions could not be had from here."
+        return "The questions are not where the study says they are; task.test.path=FILE says where they are now."
     if examples and not findings.ending.responses:
         return "What the models answered was not kept; study.keep_responses=true keeps it."
     return ""

@@ -135,16 +135,20 @@ def told_from_rivals(result: Mapping[str, Any]) -> str:
     found = result["winner"].get("selection")
     if found is None or found["finalists"] < 2:
         return ""
-    rivals = len(found["not_separated"])
+    rivals, others = len(found["not_separated"]), found["finalists"] - 1
+    if others == 1:
+        return f" On validation the other finalist {'cannot be told from it' if rivals else 'is worse beyond chance'}."
     if not rivals:
-        return f" On validation it is better than the other {found['finalists'] - 1} finalists beyond chance."
-    return f" On validation {rivals} of the other {found['finalists'] - 1} finalists cannot be told from it."
+        return f" On validation it is better than the other {others} finalists beyond chance."
+    return f" On validation {rivals} of the other {others} finalists cannot be told from it."
 
 
 def models_on_test(result: Mapping[str, Any]) -> str:
     """How often its test problems had been touched when a study ended; nothing where that was not counted yet."""
     models = result.get("models_on_test")
-    return "" if models is None else f" {models} different models have answered the test problems so far."
+    if models is None:
+        return ""
+    return f" {models} different models, sources and naive merges among them, have answered the test problems so far."
 
 
 def _cells(test: Mapping[str, float], goal: Objective) -> tuple[str, str]:

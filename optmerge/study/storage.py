@@ -25,6 +25,7 @@ def open_storage(
     beat: float = 15.0,
     grace: float = 60.0,
     kind: Callable[..., Database] = Database,
+    create: bool = True,
 ) -> Database:
     """Open a study database, creating its tables where there are none.
 
@@ -34,6 +35,7 @@ def open_storage(
         beat: Seconds between two signs of life of a worker.
         grace: Seconds after which a trial without one is given to another worker.
         kind: What makes it of an address and these numbers.
+        create: Make the file of an SQLite database that is not there.
 
     Raises:
         UsageError: If the URL is malformed, its driver is not installed, or the database cannot be reached or is
@@ -51,6 +53,8 @@ def open_storage(
         ) from error
     shown = shown_url(url)
     is_file = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:")
+    if is_file and not create and not Path(str(parsed.database)).is_file():
+        raise UsageError(f"storage.url={shown}: there is no such file; run a search first, or name another")
     if is_file:
         _make_folder(Path(str(parsed.database)), shown)
     try:

@@ -218,7 +218,7 @@ class Registry:
         p_value = self._p_value(champion, version, winner.scores)
         if p_value is None:
             return CHALLENGER + ending, f"it cannot be compared with the champion, version {reigning}"
-        told = f"than version {reigning} on the same validation problems (paired test, p = {p_value:.2g})"
+        told = f"than version {reigning} on the same validation problems (one-sided paired test, p = {p_value:.2g})"
         if p_value < level:
             return CHAMPION + ending, f"better {told}"
         return CHALLENGER + ending, f"not better beyond chance {told}"

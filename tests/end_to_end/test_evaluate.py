@@ -73,7 +73,7 @@ def test_every_model_that_answers_test_problems_is_counted_once(
     ]
     models = len({one["recipe_sha256"] for one in asked})
     assert result["models_on_test"] == models
-    assert f"{models} different models have answered the test problems so far." in search.printed
+    assert f"{models} different models, sources and naive merges among them, have answered" in search.printed
 
     def counted(model: Path, *words: str) -> str:
         assert run(["evaluate", str(model), *where, *words]) == 0
@@ -108,6 +108,7 @@ def test_another_split_and_another_task_can_be_scored(search: Search, zoo: Path,
     ("words", "message"),
     [
         (["nowhere/model"], "nowhere/model"),
+        (["./nowhere", "task.test.path=nowhere.jsonl"], "./nowhere"),  # what was asked for comes first
         (["MODEL", "split=exam"], "split=exam: unknown; known are search, validation, test"),
         (["MODEL", "task=nothing"], "nothing"),
         (["MODEL", "json=no/folder/x.json"], "there is no folder"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from end_to_end.conftest import Refuse
+from end_to_end.conftest import Refuse, assert_one_message
 from end_to_end.studies import mounted_disk
 from optmerge.__main__ import run
 
@@ -48,6 +48,17 @@ def test_file_that_is_no_database_is_refused(refuse: Refuse, tmp_path: Path) -> 
     (tmp_path / "moon.db").write_text("This is not a database. " * 100)
     message = refuse(f"storage.url=sqlite:///{tmp_path / 'moon.db'}")
     assert "storage.url" in message and "moon.db" in message
+
+
+@pytest.mark.parametrize("command", ["status", "stop", "worker", "fork", "report", "dashboard"])
+def test_commands_that_find_a_study_make_no_database(
+    here: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert run([command, "study.name=mine"]) == 2
+    message = capsys.readouterr().err
+    assert_one_message(message)
+    assert "studies.db: there is no such file; run a search first" in message
+    assert list(here.iterdir()) == []
 
 
 @pytest.mark.parametrize("uri", [f"postgresql://me:{PASSWORD}@127.0.0.1:1/runs", f"nosuchdatabase://me:{PASSWORD}@h/r"])

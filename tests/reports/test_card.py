@@ -119,7 +119,7 @@ def test_people_read_what_it_is_how_it_was_found_and_what_to_beware_of() -> None
     assert "| **evolved merge** | 52.3% | 40.0% to 60.0% |" in text
     assert "| best pair (ja + math) | 10.0% | 5.0% to 15.0% |" in text
     assert "scored 61.0% in the search and 55.0% on validation" in text
-    assert "2 of the other finalists cannot be told from it" in text
+    assert "2 of the other 7 finalists cannot be told from it" in text
     assert "100 trials by cmaes, seed 3, each on up to 200 problems, 10 of them stopped early; 4000 answers" in text
     assert "| base | [org/base-7b](https://huggingface.co/org/base-7b) at 0123456789ab |" in text
     assert "| density 0.5, weight 0.1 to 2.1 |" in text

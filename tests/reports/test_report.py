@@ -83,7 +83,7 @@ def test_a_finished_study_tells_winner_gap_guards_and_who_solves_what(finished: 
         "source 日本語 25.0% 15.0% to 35.0%",
         "average 25.0%",
         "No trial kept the guard chat: the winner is 0.03 below its floor.",
-        "On validation it is better than the other 1 finalists beyond chance.",
+        "On validation the other finalist is worse beyond chance.",
         "validation 5 60.0%",
         "test 4 75.0%",
         f"-{100 * (best.value - 0.75):.1f} points",
@@ -111,7 +111,7 @@ def test_examples_show_question_and_responses_as_they_are(finished: tuple[Report
 def test_what_examples_lack_is_said(opened: OpenStudy, ending: Ending, tmp_path: Path) -> None:
     page = read(opened, tmp_path, dataclasses.replace(ending, responses={}))
     assert "study.keep_responses=true" in page.text
-    assert "questions could not be had" in read(opened, tmp_path, dataclasses.replace(ending, problems=())).text
+    assert "questions are not where" in read(opened, tmp_path, dataclasses.replace(ending, problems=())).text
 
 
 def test_a_search_that_has_not_ended_is_reported_so_far(opened: OpenStudy, tmp_path: Path) -> None:

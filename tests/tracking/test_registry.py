@@ -68,7 +68,9 @@ def test_only_one_that_is_better_beyond_chance_becomes_champion(store: Store) ->
     assert store.add(HALF).startswith(f"models:/{store.options.model}@champion (version 1)")
     assert "not better beyond chance than version 1" in store.add(LUCKIER)
     assert store.titles() == {"champion": 1, "challenger": 2}
-    assert "better than version 1 on the same validation problems (paired test, p = 0.016)" in store.add(BETTER)
+    assert "better than version 1 on the same validation problems (one-sided paired test, p = 0.016)" in store.add(
+        BETTER
+    )
     assert store.titles() == {"champion": 3, "challenger": 2}
 
 
