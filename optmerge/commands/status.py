@@ -1,6 +1,7 @@
 """The commands that look at a running study, and stop it."""
 
 import statistics
+import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,6 +18,7 @@ from optmerge.study.slots import DIED, ERROR, HANDED_BACK, Ledger, front_of
 from optmerge.study.trial_scores import value_of
 
 _RECENT = timedelta(minutes=10)  # the rate is that of so long
+_LOOKS, _PAUSE = 4, 0.15  # for trials that run, and seconds after each
 
 
 def run_status(arguments: Sequence[str], console: Console) -> None:
@@ -28,10 +30,10 @@ def run_status(arguments: Sequence[str], console: Console) -> None:
     check_settings("status", arguments)
     _, opened = named_study(arguments)
     control = opened.database.control(opened.study_id)
+    running = _running(opened)
     trials = opened.study.get_trials(deepcopy=False)
     ledger = Ledger(opened.plan).update(trials)
     budget = int(control["trials"])
-    running = opened.database.running(opened.study_id)
 
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False)
@@ -56,6 +58,15 @@ def run_status(arguments: Sequence[str], console: Console) -> None:
         say(f"  {rate * 60:.1f} trials a minute, about {shown_seconds(left)} left")
     if running:
         console.print(_workers(running, trials))
+
+
+def _running(opened: OpenStudy) -> list[tuple[int, Any, float]]:
+    """The trials that run now, looked for once more where there are none: a worker may be between two of them."""
+    for _ in range(_LOOKS):
+        if running := opened.database.running(opened.study_id):
+            return running
+        time.sleep(_PAUSE)
+    return []
 
 
 def _counts(trials: Sequence[FrozenTrial], ledger: Ledger, running: int) -> str:
