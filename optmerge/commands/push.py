@@ -17,9 +17,12 @@ from optmerge.errors import OptmergeError, UsageError
 from optmerge.models.licence_rules import RULES
 from optmerge.models.licences import Combined, combine, declared, forbids, known_licence
 from optmerge.models.source_licences import CARD, declared_in, recipe_licences, with_licences
+from optmerge.models.staging import check_place, staged
 from optmerge.recipe import RECIPE, Recipe
+from optmerge.registered import did_you_mean
 
 USAGE = "write `push FOLDER USER/NAME [--dry-run] [private=true] [licence=ID] [out=FOLDER]`"
+_SETTINGS = ("private", "licence", "out")
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".gguf")
 _LICENCE_METADATA = ("license", "license_name", "license_link")
 _LEGAL = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
@@ -67,20 +70,19 @@ def run_push(arguments: Sequence[str], console: Console) -> None:
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    dry_run = "--dry-run" in arguments
+    out = Path(settings.get("out") or push.repo.replace("/", "--")).expanduser()
+    if dry_run:
+        check_place(out)
     for line in _told(push):
         say(line)
-    if "--dry-run" in arguments:
-        from optmerge.models.staging import staged
-
-        out = Path(settings.get("out") or push.repo.replace("/", "--"))
+    if dry_run:
         with staged(out, nbytes=_new_bytes(push, out), replace=False) as staging:
             _fill(push, staging)
         for file, size in _files(out):
             say(f"  {file}  {shown_bytes(size)}")
         say(f"{out}: what would be uploaded to {push.repo}. Nothing was uploaded.")
         return
-    if "out" in settings:
-        raise UsageError("out=FOLDER is for --dry-run: an upload leaves no folder here")
     # Beside the model, so that its weights need no copy.
     with tempfile.TemporaryDirectory(dir=push.folder.absolute().parent, prefix=".push-") as staging_name:
         staging = Path(staging_name)
@@ -94,12 +96,19 @@ def _parsed(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     words, settings = [], dict[str, str]()
     for argument in arguments:
         name, equals, value = argument.partition("=")
-        if equals and name in ("private", "out", "licence"):
+        if equals and name in _SETTINGS:
             settings[name] = value
         elif argument != "--dry-run":
             words.append(argument)
-    if len(words) != 2 or any(word.startswith("-") for word in words):
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if word.startswith("-") or equals and name.isidentifier():
+            near = did_you_mean(name, ["--dry-run", *_SETTINGS])
+            raise UsageError(f"{word!r}: push knows no such word{near}; {USAGE}")
+    if len(words) != 2:
         raise UsageError(USAGE)
+    if "out" in settings and "--dry-run" not in arguments:
+        raise UsageError("out=FOLDER is for --dry-run: an upload leaves no folder here")
     if settings.get("private", "true") not in ("true", "false"):
         raise UsageError(f"private={settings['private']}: say true or false")
     return words, settings
@@ -110,7 +119,7 @@ def _prepared(folder: Path, repo: str, licence: str | None) -> Push:
     from huggingface_hub.utils._validators import validate_repo_id
 
     from optmerge.commands.publishing import card_of, licence_of_product, result_of
-    from optmerge.commands.show import BEST
+    from optmerge.commands.recipe_places import model_folder
     from optmerge.models.form import form_of
     from optmerge.models.product import recipe_of
     from optmerge.reports.card import is_as_written, likeness_in, tells_results
@@ -121,8 +130,7 @@ def _prepared(folder: Path, repo: str, licence: str | None) -> Push:
         raise UsageError(f"{repo} cannot be the id of a model on the hub: {str(error).splitlines()[0]}") from error
     if not folder.is_dir():
         raise UsageError(f"there is no folder {str(folder)!r}")
-    if (folder / BEST / RECIPE).is_file() and not (folder / "config.json").is_file():  # a study's
-        folder = folder / BEST
+    folder = model_folder(folder)
     found, form = recipe_of(folder), form_of(folder)
     ordinary = (folder / "config.json").is_file() and list(folder.glob("*.safetensors"))
     if found is None or not (ordinary or form):
@@ -211,7 +219,7 @@ def _under(licence: str, recipe: Recipe) -> Combined:
 
 
 def _told(push: Push) -> Iterator[str]:
-    from optmerge.commands.show import RESULT
+    from optmerge.commands.recipe_places import RESULT
 
     yield f"{push.folder} goes to {push.repo} under {push.licence.name}"
     if push.kept:

@@ -85,9 +85,11 @@ def test_dry_run_writes_what_would_be_uploaded(study: Path, here: Path, zoo: Pat
 def test_folder_that_is_taken_is_left_alone(study: Path, here: Path) -> None:
     (here / "taken").mkdir()
     (here / "taken" / "diary.txt").touch()
-    with pytest.raises(UsageError, match="taken is not empty"):
-        pushed(str(study), "me/my-merge", "--dry-run", "out=taken")
-    assert [file.name for file in (here / "taken").iterdir()] == ["diary.txt"]
+    told = io.StringIO()
+    for out, why in (("taken", "taken is not empty"), ("taken/diary.txt/out", "diary.txt is a file")):
+        with pytest.raises(UsageError, match=why):
+            run_push([str(study), "me/my-merge", "--dry-run", f"out={out}"], Console(file=told))
+    assert told.getvalue() == "" and [file.name for file in (here / "taken").iterdir()] == ["diary.txt"]
 
 
 def test_card_that_was_edited_is_kept(study: Path, here: Path) -> None:
@@ -206,7 +208,9 @@ def test_folder_that_holds_no_model_of_ours_is_refused(zoo: Path, study: Path, h
         (["study", "a/b/c"], "cannot be the id of a model on the hub"),
         (["study", "me/my--merge"], "cannot be the id of a model on the hub"),
         (["study", "me/x", "private=perhaps"], "private=perhaps: say true or false"),
-        (["study", "me/x", "--force"], "write `push FOLDER"),
+        (["study", "me/x", "--force"], "'--force': push knows no such word; write `push FOLDER"),
+        (["study", "me/x", "--dryrun"], r"'--dryrun': .* \(did you mean '--dry-run'\?\)"),
+        (["study", "me/x", "license=mit"], r"'license=mit': .* \(did you mean 'licence'\?\)"),
         (["study", "me/x", "out=there"], "out=FOLDER is for --dry-run"),
     ],
 )
