@@ -40,6 +40,7 @@ class Push:
         card: Its model card; None if the one that lies beside it goes as it is.
         metadata: What the metadata of that one are to be; None if they are that already.
         kept: Why that one goes as it is.
+        linked: Files in the folder that go with it, as it links to them.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class Push:
     card: str | None
     metadata: dict[str, Any] | None = None
     kept: str = ""
+    linked: tuple[str, ...] = ()
 
 
 def run_push(arguments: Sequence[str], console: Console) -> None:
@@ -119,10 +121,11 @@ def _prepared(folder: Path, repo: str, licence: str | None) -> Push:
     from huggingface_hub.utils._validators import validate_repo_id
 
     from optmerge.commands.publishing import card_of, licence_of_product, result_of
-    from optmerge.commands.recipe_places import model_folder
+    from optmerge.commands.recipe_places import RESULT, model_folder
     from optmerge.models.form import form_of
     from optmerge.models.product import recipe_of
     from optmerge.reports.card import is_as_written, likeness_in, tells_results
+    from optmerge.reports.card_links import linked_files
 
     try:
         validate_repo_id(repo)
@@ -157,7 +160,9 @@ def _prepared(folder: Path, repo: str, licence: str | None) -> Push:
             "right with licence=ID"
         )
     kept = "tells results that do not lie beside it" if is_as_written(card) else "was edited"
-    return Push(folder, repo, recipe, settled, None, _metadata_under(there, settled), kept)
+    own = (CARD, RECIPE, RESULT)  # written anew, or of this machine alone
+    linked = tuple(file for file in linked_files(card, folder) if file not in own)
+    return Push(folder, repo, recipe, settled, None, _metadata_under(there, settled), kept, linked)
 
 
 def _why_not(licence: Combined, recipe: Recipe) -> str:
@@ -231,30 +236,48 @@ def _told(push: Push) -> Iterator[str]:
     for prefix in push.licence.prefixes:
         if not re.sub(r"[-_ ]", "", name.lower()).startswith(re.sub(r"[-_ ]", "", prefix.lower())):
             yield f"  note: its name, {name}, does not begin with {prefix!r}"
-    if left := [
-        file.name
-        for file in sorted(push.folder.iterdir())
-        if not _goes(file) and file.name not in (RECIPE, CARD, RESULT)
-    ]:
+    if left := [name for name in _left_behind(push) if name not in (RECIPE, CARD, RESULT)]:
         yield f"  left behind, as no part of the model: {', '.join(left)}"
 
 
-def _goes(file: Path) -> bool:
-    """Whether a file of the model's folder goes to the hub as it is."""
+def _left_behind(push: Push) -> Iterator[str]:
+    """What lies in the model's folder and stays there; of a folder only what does not go, if some of it does."""
+    for file in sorted(push.folder.iterdir()):
+        if not file.is_dir() or not any(linked.startswith(f"{file.name}/") for linked in push.linked):
+            inside = [file]
+        else:
+            inside = [path for path in sorted(file.rglob("*")) if not path.is_dir()]
+        yield from (str(path.relative_to(push.folder)) for path in inside if not _goes(push, path))
+
+
+def _going(push: Push) -> Iterator[tuple[Path, str]]:
+    """The files that go to the hub as they are, and their paths there."""
+    names = {file.name for file in push.folder.iterdir() if _goes(push, file)}
+    for name in sorted(names | set(push.linked)):
+        yield push.folder / name, name
+
+
+def _goes(push: Push, file: Path) -> bool:
+    """Whether a file in the model's folder goes to the hub as it is."""
     from optmerge.models.vocabulary import TOKENIZER_FILES
     from optmerge.reports.card import PICTURES
 
     known = ("config.json", "generation_config.json", *TOKENIZER_FILES, *PICTURES)
+    if file.parent != push.folder:
+        return file.relative_to(push.folder).as_posix() in push.linked
     return file.is_file() and (
-        file.name in known or file.name.endswith(_WEIGHTS) or file.name.upper().startswith(_LEGAL)
+        file.name in known
+        or file.name in push.linked
+        or file.name.endswith(_WEIGHTS)
+        or file.name.upper().startswith(_LEGAL)
     )
 
 
 def _fill(push: Push, folder: Path) -> None:
     """Put into a folder all that goes to the hub; weights are linked where the disk allows it."""
-    for file in sorted(push.folder.iterdir()):
-        if _goes(file):
-            _link_or_copy(file, folder / file.name)
+    for file, name in _going(push):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        _link_or_copy(file, folder / name)
     # Folders of this machine are nobody's business, and mean nothing elsewhere.
     (folder / RECIPE).write_text(push.recipe.portable().to_yaml(), encoding="utf-8")
     if push.card is not None:
@@ -280,11 +303,12 @@ def _new_bytes(push: Push, out: Path) -> int:
     place = next(path for path in out.absolute().parents if path.exists())
     if place.stat().st_dev == push.folder.stat().st_dev:
         return 0
-    return sum(file.stat().st_size for file in push.folder.iterdir() if _goes(file))
+    return sum(file.stat().st_size for file, _ in _going(push))
 
 
 def _files(folder: Path) -> list[tuple[str, int]]:
-    return [(file.name, file.stat().st_size) for file in sorted(folder.iterdir())]
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return [(file.relative_to(folder).as_posix(), file.stat().st_size) for file in files]
 
 
 def _upload(push: Push, folder: Path, private: bool | None) -> str:

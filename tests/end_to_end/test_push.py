@@ -100,6 +100,27 @@ def test_card_that_was_edited_is_kept(study: Path, here: Path) -> None:
     assert "README.md was edited, and is kept as it is\n" in text
 
 
+def test_what_an_edited_card_links_to_in_its_folder_goes_along(study: Path, here: Path) -> None:
+    best = study / "best"
+    for place in ("mine.png", "more/notes.md", "more/diary.txt", "old.bin", "shown here.svg", ".env", "../secret.txt"):
+        (best / place).parent.mkdir(exist_ok=True)
+        (best / place).write_text(place)
+    (best / "link.txt").symlink_to(here / "study" / "secret.txt")
+    links = (
+        "![](./mine.png) [n](more/notes.md#top 'n') <img src='shown%20here.svg'> [r](result.json) [](https://x.y/z.md)"
+        "[](old.bin) [](.env) [](../secret.txt) [](more/../../secret.txt) [](link.txt) [](nothing.md) [](/etc/passwd)"
+        "[](recipe.yaml) [](more)"
+    )
+    (best / "result.json").write_text("{}")
+    (best / "README.md").write_text(f"---\nlicense: apache-2.0\n---\n# Mine\n{links}\n", encoding="utf-8")
+    text = pushed(str(study), "me/my-merge", "--dry-run", "out=out")
+    sent = {path.relative_to(here / "out").as_posix() for path in (here / "out").rglob("*") if path.is_file()}
+    assert sent == GOES | {"mine.png", "more/notes.md", "shown here.svg"}
+    assert "left behind, as no part of the model: .env, link.txt, more/diary.txt, old.bin\n" in text
+    assert "  more/notes.md  0.0 kB\n" in text
+    assert load_recipe(here / "out" / RECIPE).portable() == load_recipe(here / "out" / RECIPE)
+
+
 def test_of_an_edited_card_only_the_licence_is_changed_where_one_is_named(study: Path, here: Path) -> None:
     edit_recipe(study, lambda name: None)
     card = study / "best" / "README.md"
