@@ -26,6 +26,7 @@ _SETTINGS = ("private", "licence", "out")
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".gguf")
 _LICENCE_METADATA = ("license", "license_name", "license_link")
 _LEGAL = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
+_NOTICE = "Notice"  # as the terms of Llama and Gemma call it
 
 
 @dataclass(frozen=True)
@@ -232,12 +233,34 @@ def _told(push: Push) -> Iterator[str]:
         yield f"  {CARD} {push.kept}, and is kept as it is{changed}"
     for duty in push.licence.duties:
         yield f"  you must: {duty}"
+    if notice := _notice_to_write(push):
+        yield f"  {_NOTICE} is written, with the words that are demanded: {notice.strip()}"
+    elif missing := _missing_notices(push):
+        yield f"  note: {_own_notice(push.folder)} lacks words that are demanded: {' '.join(missing)}"
     name = push.repo.rpartition("/")[2]
     for prefix in push.licence.prefixes:
         if not re.sub(r"[-_ ]", "", name.lower()).startswith(re.sub(r"[-_ ]", "", prefix.lower())):
             yield f"  note: its name, {name}, does not begin with {prefix!r}"
     if left := [name for name in _left_behind(push) if name not in (RECIPE, CARD, RESULT)]:
         yield f"  left behind, as no part of the model: {', '.join(left)}"
+
+
+def _own_notice(folder: Path) -> str | None:
+    """The name of the notice in a model's folder."""
+    files = (file for file in sorted(folder.iterdir()) if file.is_file())
+    return next((file.name for file in files if file.name.upper().startswith("NOTICE")), None)
+
+
+def _notice_to_write(push: Push) -> str:
+    """The text of the notice that licences demand, where the model's folder has none; else empty."""
+    return "".join(f"{notice}\n" for notice in push.licence.notices) if _own_notice(push.folder) is None else ""
+
+
+def _missing_notices(push: Push) -> list[str]:
+    """What licences demand to be shown, and the notice in the model's folder does not say."""
+    name = _own_notice(push.folder)
+    said = " ".join((push.folder / name).read_text(encoding="utf-8", errors="replace").split()) if name else ""
+    return [notice for notice in push.licence.notices if notice not in said]
 
 
 def _left_behind(push: Push) -> Iterator[str]:
@@ -278,6 +301,8 @@ def _fill(push: Push, folder: Path) -> None:
     for file, name in _going(push):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         _link_or_copy(file, folder / name)
+    if notice := _notice_to_write(push):
+        (folder / _NOTICE).write_text(notice, encoding="utf-8")
     # Folders of this machine are nobody's business, and mean nothing elsewhere.
     (folder / RECIPE).write_text(push.recipe.portable().to_yaml(), encoding="utf-8")
     if push.card is not None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from optmerge.amounts import shown_seconds
 from optmerge.models.form import Form
-from optmerge.models.licences import Combined
+from optmerge.models.licence_rules import RULES
+from optmerge.models.licences import Combined, declared
 from optmerge.recipe import (
     RECIPE,
     UNION,
@@ -328,7 +329,12 @@ def _limits(recipe: Recipe, result: Mapping[str, Any] | None) -> str:
 
 
 def _licence(licence: Combined) -> str:
-    lines = [f"## Licence\n\n**{licence.name}**" + (f" ([text]({licence.url}))" if licence.url else "")]
+    named = [RULES[name] for name in declared(licence.name, "").ids if name in RULES]
+    if licence.url:
+        texts = f" ([text]({licence.url}))"
+    else:  # that of each, where the terms of several apply
+        texts = f" (texts: {', '.join(f'[{rule.name}]({rule.url})' for rule in named)})" if named else ""
+    lines = [f"## Licence\n\n**{licence.name}**{texts}"]
     if licence.commercial is False:
         lines[0] += ": no commercial use"
     if licence.reasons:

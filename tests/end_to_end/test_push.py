@@ -212,6 +212,27 @@ def test_terms_that_a_name_must_show_are_told(study: Path) -> None:
     assert "does not begin" not in pushed(str(study), "me/Llama-my-merge", "--dry-run", "out=b")
 
 
+def test_notice_that_a_licence_demands_is_written_where_there_is_none(study: Path, here: Path) -> None:
+    edit_recipe(study, lambda name: {"ja": "llama3.1", "base": "gemma"}.get(name, "mit"))
+    (study / "best" / "README.md").unlink()
+    text = pushed(str(study), "me/Llama-x", "--dry-run", "out=a")
+    gemma = "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
+    llama = (
+        "Llama 3.1 is licensed under the Llama 3.1 Community License, Copyright © Meta Platforms, Inc. All Rights "
+        "Reserved."
+    )
+    written = (here / "a" / "Notice").read_text(encoding="utf-8")
+    assert written.count(gemma) == written.count(llama) == 1
+    assert "  Notice is written, with the words" in text and "  Notice  0." in text
+    assert not (study / "best" / "Notice").exists()
+    # One's own goes as it is, and what it lacks is told.
+    (study / "best" / "NOTICE.txt").write_text(f"Mine.\n{gemma}\n", encoding="utf-8")
+    text = pushed(str(study), "me/Llama-x", "--dry-run", "out=b")
+    assert (here / "b" / "NOTICE.txt").read_text(encoding="utf-8").startswith("Mine.")
+    assert not (here / "b" / "Notice").exists()
+    assert "note: NOTICE.txt lacks words that are demanded: Built with Llama. Llama 3.1 is" in text
+
+
 def test_folder_that_holds_no_model_of_ours_is_refused(zoo: Path, study: Path, here: Path) -> None:
     with pytest.raises(UsageError, match="holds no model that optmerge has made"):
         pushed(str(zoo / "ja"), "me/my-merge", "--dry-run")
