@@ -188,6 +188,7 @@ def export_file(
         if node.over is not None:
             places[f"{alias}.over"] = locations.get(below[alias], node.over.location)
     result = result_of(recipe, recipe_path.parent)
+    name = out.absolute().name if result is None else str(result["study"])
     written = export_recipe(
         recipe,
         out,
@@ -199,7 +200,7 @@ def export_file(
         companions=like,
         notice=lambda line: console.print(f"note: {line}", highlight=False, markup=False, soft_wrap=True),
         write=write,
-        papers=lambda form: papers_of(recipe, out.absolute().name, result, form),
+        papers=lambda form: papers_of(recipe, name, result, form),
         prompts=asked,
     )
     console.print(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from optmerge.errors import UsageError
+from optmerge.models.form import Form
 from optmerge.recipe import RECIPE, Recipe
 
 BEST, RESULT = "best", "result.json"  # as `ending` leaves them in the folder of a study
@@ -80,3 +81,28 @@ def _on_hub(model: str) -> tuple[Recipe, str] | None:
         raise UsageError(
             f"{model} is neither a folder or file here, nor can it be had from the hub ({type(error).__name__})"
         ) from error
+
+
+def form_at_place(model: str) -> Form | None:
+    """The form of a model's weights where it is not that of an ordinary checkpoint, for what `recipe_at` has found.
+
+    Args:
+        model: As for `recipe_at`.
+    """
+    from optmerge.models.form import form_at
+
+    place = Path(model).expanduser()
+    return form_at(model_folder(place)) if place.exists() else _form_on_hub(model)
+
+
+def _form_on_hub(model: str) -> Form | None:
+    """What the model's card says, as it is small: the form itself is in the weights."""
+    from huggingface_hub import snapshot_download
+
+    from optmerge.models.source_licences import CARD
+    from optmerge.reports.card import form_in
+
+    try:
+        return form_in((Path(snapshot_download(model, allow_patterns=[CARD])) / CARD).read_text(encoding="utf-8"))
+    except Exception:  # the client's network errors share no class of their own; a model need not have a card
+        return None

@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.tree import Tree
 
-from optmerge.commands.recipe_places import recipe_at
+from optmerge.commands.recipe_places import form_at_place, recipe_at
 from optmerge.errors import UsageError
 from optmerge.recipe import Hop
+
+if TYPE_CHECKING:
+    from optmerge.models.form import Form
 
 USAGE = "write `show FOLDER`, a recipe, a safetensors or GGUF file, or a hub id; --json may follow"
 _SHORT = 12  # digits of a hash
@@ -33,22 +36,32 @@ def run_show(arguments: Sequence[str], console: Console) -> None:
     from optmerge.reports.family import family
 
     recipe, place = recipe_at(words[0])
-    licence = recipe_licence(recipe)
-    tree = {"model": words[0], "recipe_in": place, "licence": licence.name, **family(recipe)}
+    form = form_at_place(words[0])
+    tree = {
+        "model": words[0],
+        "form": None if form is None else {"name": form.name, "kind": form.kind or None},
+        "recipe_in": place,
+        "licence": recipe_licence(recipe).name,
+        **family(recipe),
+    }
     if "--json" in arguments:
         # Not by the console, which would break long lines.
         console.file.write(json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
         return
     if not console.is_terminal:
         console = Console(file=console.file, width=_WIDE)
-    console.print(_tree(tree), highlight=False)
+    console.print(_tree(tree, form), highlight=False)
 
 
-def _tree(document: Mapping[str, Any]) -> Tree:
+def _tree(document: Mapping[str, Any], form: "Form | None") -> Tree:
     root = document["root"]
-    tree = Tree(f"[bold]{_escaped(document['model'])}[/bold]: {_title(root)}")
+    made_from = ""
+    if form is not None:
+        made_from = f"{'in 8 bits by torchao' if form.name == 'int8' else _escaped(form.title)}, made from: "
+    tree = Tree(f"[bold]{_escaped(document['model'])}[/bold]: {made_from}{_title(root)}")
     merged = f", merged on {document['merged_on']}" if document["merged_on"] else ""
-    weights = f", weights {document['weights_sha256'][:_SHORT]}{merged}" if document["weights_sha256"] else ""
+    whose = "weights" if form is None else "made from weights"  # its own are others
+    weights = f", {whose} {document['weights_sha256'][:_SHORT]}{merged}" if document["weights_sha256"] else ""
     tree.add(f"recipe {document['recipe_sha256'][:_SHORT]}{weights}, in {_escaped(document['recipe_in'])}")
     tree.add(f"licence {_escaped(document['licence'])}")
     _grow(tree, root)

@@ -75,6 +75,14 @@ def test_card_of_a_rebuilt_model_has_the_results_where_they_lie_by_the_recipe(se
     assert (known.data.license, alone.data.license) == ("apache-2.0", "apache-2.0")
 
 
+def test_export_of_a_study_has_its_name_and_results_on_the_card(search: Search, here: Path) -> None:
+    pytest.importorskip("gguf")
+    pytest.importorskip("xllamacpp")
+    assert run(["export", str(search.folder), "folder", "format=gguf"]) == 0
+    card = (here / "folder" / "README.md").read_text(encoding="utf-8")
+    assert f"\n# {search.result()['study']} (GGUF, F32)\n" in card and "## Results" in card
+
+
 def test_words_that_are_missing_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "RECIPE and OUT are missing; write" in refuse(capsys)
     assert "OUT is missing; write" in refuse(capsys, "recipe.yaml")
