@@ -94,9 +94,9 @@ def find(package: str, name: str, what: str) -> ModuleType:
     raise UsageError(f"unknown {what} {name!r}{did_you_mean(name, known)}; known are {', '.join(known)}")
 
 
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """A hint such as " (did you mean 'ties'?)", or nothing where no known name is near."""
-    near = difflib.get_close_matches(name, known, n=1)
+def did_you_mean(name: str, known: Sequence[str], cutoff: float = 0.6) -> str:
+    """A hint such as " (did you mean 'ties'?)", or nothing where no known name is near: `cutoff` says how near."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 

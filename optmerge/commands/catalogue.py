@@ -126,9 +126,12 @@ COMMANDS = (
     Command(
         name="rebuild",
         summary="write the weights that a recipe describes, or prove that they are those that were scored",
-        usage=("rebuild RECIPE OUT [sources.ALIAS=FOLDER ...]", "rebuild --check RECIPE [sources.ALIAS=FOLDER ...]"),
+        usage=(
+            "rebuild RECIPE|FOLDER OUT [sources.ALIAS=FOLDER ...]",
+            "rebuild --check RECIPE|FOLDER [sources.ALIAS=FOLDER ...]",
+        ),
         examples=(
-            "rebuild --check studies/demo-seed0/best/recipe.yaml  # the same weights, proven by hash",
+            "rebuild --check studies/demo-seed0  # its winner: the same weights, proven by hash",
             "rebuild recipe.yaml out/ sources.ja=/elsewhere/ja",
         ),
         options=(Option("--check", "write nothing; compare the weights with those that were scored"), SOURCES),
@@ -245,11 +248,11 @@ COMMANDS = (
     Command(
         name="export",
         summary="write a recipe in another program's form; a path over layers as an ordinary model too",
-        usage=("export RECIPE OUT format=FORMAT [prompts=FILE] [sources.ALIAS=FOLDER ...]",),
+        usage=("export RECIPE|FOLDER OUT format=FORMAT [prompts=FILE] [sources.ALIAS=FOLDER ...]",),
         examples=(
             "export recipe.yaml out/ format=mergekit  # a configuration for mergekit-yaml",
             "export path.yaml out/ format=fold  # an ordinary model",
-            "export best/recipe.yaml out/ format=gguf_q8_0  # for llama.cpp, in 8 bits",
+            "export studies/demo-seed0 out/ format=gguf_q8_0  # its winner for llama.cpp, in 8 bits",
         ),
         options=(
             Option(

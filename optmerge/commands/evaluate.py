@@ -157,6 +157,7 @@ def _opened(
 ) -> "tuple[Engine, Callable[[], str]]":
     """An engine that answers as the model, and what finds the hash that the model is counted by."""
     from optmerge.commands.rebuild import open_sources
+    from optmerge.commands.recipe_places import model_folder
     from optmerge.models import resolve
     from optmerge.recipe import load_recipe
     from optmerge.tasks.task import sha256_of
@@ -168,6 +169,8 @@ def _opened(
         return server, lambda: sha256_of([str(config.engine["name"]), model])
     module.pick_device(options)
     path = Path(model)
+    if path.is_dir():
+        model = str(path := model_folder(path))
     if path.suffix not in (".yaml", ".yml"):
         folder = resolve(model, None)
         resident: Engine = module.build(options, folder, _dtype(folder))

@@ -12,12 +12,15 @@ from optmerge.commands.percent import percent
 from optmerge.commands.proof import Proof
 from optmerge.commands.publishing import papers_of, result_of
 from optmerge.commands.rebuild import open_sources, with_bases, write_model
-from optmerge.commands.words import Parser, sorted_out
+from optmerge.commands.recipe_places import recipe_file
+from optmerge.commands.words import Parser, named, sorted_out
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.interchange import experiment, export_recipe, import_configuration, read_configuration
 from optmerge.recipe import CheckpointNode, MergeNode, load_recipe
 
 _MOST_PROMPTS = 100
+_IMPORT = "import CONFIG [RECIPE] [search=FILE] [sources.ALIAS=FOLDER ...]"
+_EXPORT = "export RECIPE OUT format=FORMAT [prompts=FILE] [sources.ALIAS=FOLDER ...]"
 
 
 def run_import(arguments: Sequence[str], console: Console) -> None:
@@ -28,34 +31,35 @@ def run_import(arguments: Sequence[str], console: Console) -> None:
     """
     parser = Parser("import")
     parser.add_argument("--search")
-    parser.add_argument("configuration", type=Path)
-    parser.add_argument("rest", nargs="*")
+    parser.add_argument("words", nargs="*")
     asked = parser.parse_intermixed_args(arguments)
-    outs, locations, settings = sorted_out(asked.rest, ["search"])
+    words, locations, settings = sorted_out(asked.words, ["search"])
     search = asked.search or settings.get("search")
-    if len(outs) > 1 or any("=" in out for out in outs):
-        raise UsageError("write `import CONFIG [RECIPE]`; search=FILE and sources.ALIAS=FOLDER may follow")
+    configuration, *outs = named(_IMPORT, words, ["CONFIG", "[RECIPE]"], ["search"])
     recipe = Path(outs[0]) if outs else None
-    import_file(asked.configuration, recipe, Path(search) if search else None, locations, console)
+    import_file(Path(configuration), recipe, Path(search) if search else None, locations, console)
 
 
 def run_export(arguments: Sequence[str], console: Console) -> None:
-    """Do what `export RECIPE OUT format=FORMAT` asks.
+    """Do what `export RECIPE OUT format=FORMAT` asks; a folder with a recipe stands for it.
 
     Raises:
         UsageError: If there is no such format, the recipe has no such form, or a source cannot be had.
     """
+    from optmerge.interchange import FORMATS
+    from optmerge.registered import names
+
     parser = Parser("export")
     parser.add_argument("--format")
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("rest", nargs="*")
+    parser.add_argument("words", nargs="*")
     asked = parser.parse_intermixed_args(arguments)
-    outs, locations, settings = sorted_out(asked.rest, ["format", "prompts"])
+    words, locations, settings = sorted_out(asked.words, ["format", "prompts"])
+    recipe, out = named(_EXPORT, words, ["RECIPE", "OUT"], ["format", "prompts"])
     form = asked.format or settings.get("format")
-    if len(outs) != 1 or "=" in outs[0] or not form:
-        raise UsageError("write `export RECIPE OUT format=mergekit`; sources.ALIAS=FOLDER may follow")
+    if not form:
+        raise UsageError(f"format= is missing: it is one of {', '.join(names(FORMATS))}; write `{_EXPORT}`")
     prompts = Path(settings["prompts"]) if "prompts" in settings else None
-    export_file(asked.recipe, Path(outs[0]), form, locations, console, prompts)
+    export_file(recipe_file(Path(recipe)), Path(out), form, locations, console, prompts)
 
 
 def import_file(
@@ -184,6 +188,7 @@ def export_file(
         if node.over is not None:
             places[f"{alias}.over"] = locations.get(below[alias], node.over.location)
     result = result_of(recipe, recipe_path.parent)
+    name = out.absolute().name if result is None else str(result["study"])
     written = export_recipe(
         recipe,
         out,
@@ -195,7 +200,7 @@ def export_file(
         companions=like,
         notice=lambda line: console.print(f"note: {line}", highlight=False, markup=False, soft_wrap=True),
         write=write,
-        papers=lambda form: papers_of(recipe, out.absolute().name, result, form),
+        papers=lambda form: papers_of(recipe, name, result, form),
         prompts=asked,
     )
     console.print(

@@ -8,7 +8,7 @@ from typing import Any
 from optmerge.config import Config
 from optmerge.errors import UsageError
 from optmerge.models.licence_rules import RULES, UNKNOWN, rule_of
-from optmerge.models.licences import Combined, Declared, combine, declared, forbids, known_licence
+from optmerge.models.licences import Combined, Declared, combine, declared, forbids, known_licence, refuse_misspelt
 from optmerge.models.source_licences import licence_of, recipe_licence, recipe_licences
 from optmerge.recipe import RECIPE, Recipe, load_recipe
 
@@ -38,8 +38,11 @@ def refuse_what_forbids(config: Config) -> None:
     """Refuse sources that are known to forbid the licence that the policy wants; nothing is downloaded.
 
     Raises:
-        UsageError: If there are any, or there is no rule for the policy's licence.
+        UsageError: If there are any, there is no rule for the policy's licence, or a source's is misspelt.
     """
+    for alias, source in sorted(config.models.sources.items()):
+        if source.licence:
+            refuse_misspelt(source.licence, f"models.sources.{alias}.licence")
     if config.policy.licence is None:
         return
     known = {alias: said for alias, said in licences_of(config).items() if said.ids != (UNKNOWN,)}

@@ -17,12 +17,16 @@ from optmerge.errors import OptmergeError, UsageError
 from optmerge.models.licence_rules import RULES
 from optmerge.models.licences import Combined, combine, declared, forbids, known_licence
 from optmerge.models.source_licences import CARD, declared_in, recipe_licences, with_licences
+from optmerge.models.staging import check_place, staged
 from optmerge.recipe import RECIPE, Recipe
+from optmerge.registered import did_you_mean
 
 USAGE = "write `push FOLDER USER/NAME [--dry-run] [private=true] [licence=ID] [out=FOLDER]`"
+_SETTINGS = ("private", "licence", "out")
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".gguf")
 _LICENCE_METADATA = ("license", "license_name", "license_link")
 _LEGAL = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
+_NOTICE = "Notice"  # as the terms of Llama and Gemma call it
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Push:
         card: Its model card; None if the one that lies beside it goes as it is.
         metadata: What the metadata of that one are to be; None if they are that already.
         kept: Why that one goes as it is.
+        linked: Files in the folder that go with it, as it links to them.
     """
 
     folder: Path
@@ -46,6 +51,7 @@ class Push:
     card: str | None
     metadata: dict[str, Any] | None = None
     kept: str = ""
+    linked: tuple[str, ...] = ()
 
 
 def run_push(arguments: Sequence[str], console: Console) -> None:
@@ -67,20 +73,19 @@ def run_push(arguments: Sequence[str], console: Console) -> None:
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    dry_run = "--dry-run" in arguments
+    out = Path(settings.get("out") or push.repo.replace("/", "--")).expanduser()
+    if dry_run:
+        check_place(out)
     for line in _told(push):
         say(line)
-    if "--dry-run" in arguments:
-        from optmerge.models.staging import staged
-
-        out = Path(settings.get("out") or push.repo.replace("/", "--"))
+    if dry_run:
         with staged(out, nbytes=_new_bytes(push, out), replace=False) as staging:
             _fill(push, staging)
         for file, size in _files(out):
             say(f"  {file}  {shown_bytes(size)}")
         say(f"{out}: what would be uploaded to {push.repo}. Nothing was uploaded.")
         return
-    if "out" in settings:
-        raise UsageError("out=FOLDER is for --dry-run: an upload leaves no folder here")
     # Beside the model, so that its weights need no copy.
     with tempfile.TemporaryDirectory(dir=push.folder.absolute().parent, prefix=".push-") as staging_name:
         staging = Path(staging_name)
@@ -94,12 +99,19 @@ def _parsed(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     words, settings = [], dict[str, str]()
     for argument in arguments:
         name, equals, value = argument.partition("=")
-        if equals and name in ("private", "out", "licence"):
+        if equals and name in _SETTINGS:
             settings[name] = value
         elif argument != "--dry-run":
             words.append(argument)
-    if len(words) != 2 or any(word.startswith("-") for word in words):
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if word.startswith("-") or equals and name.isidentifier():
+            near = did_you_mean(name, ["--dry-run", *_SETTINGS])
+            raise UsageError(f"{word!r}: push knows no such word{near}; {USAGE}")
+    if len(words) != 2:
         raise UsageError(USAGE)
+    if "out" in settings and "--dry-run" not in arguments:
+        raise UsageError("out=FOLDER is for --dry-run: an upload leaves no folder here")
     if settings.get("private", "true") not in ("true", "false"):
         raise UsageError(f"private={settings['private']}: say true or false")
     return words, settings
@@ -110,10 +122,11 @@ def _prepared(folder: Path, repo: str, licence: str | None) -> Push:
     from huggingface_hub.utils._validators import validate_repo_id
 
     from optmerge.commands.publishing import card_of, licence_of_product, result_of
-    from optmerge.commands.show import BEST
+    from optmerge.commands.recipe_places import RESULT, model_folder
     from optmerge.models.form import form_of
     from optmerge.models.product import recipe_of
     from optmerge.reports.card import is_as_written, likeness_in, tells_results
+    from optmerge.reports.card_links import linked_files
 
     try:
         validate_repo_id(repo)
@@ -121,8 +134,7 @@ def _prepared(folder: Path, repo: str, licence: str | None) -> Push:
         raise UsageError(f"{repo} cannot be the id of a model on the hub: {str(error).splitlines()[0]}") from error
     if not folder.is_dir():
         raise UsageError(f"there is no folder {str(folder)!r}")
-    if (folder / BEST / RECIPE).is_file() and not (folder / "config.json").is_file():  # a study's
-        folder = folder / BEST
+    folder = model_folder(folder)
     found, form = recipe_of(folder), form_of(folder)
     ordinary = (folder / "config.json").is_file() and list(folder.glob("*.safetensors"))
     if found is None or not (ordinary or form):
@@ -149,7 +161,9 @@ def _prepared(folder: Path, repo: str, licence: str | None) -> Push:
             "right with licence=ID"
         )
     kept = "tells results that do not lie beside it" if is_as_written(card) else "was edited"
-    return Push(folder, repo, recipe, settled, None, _metadata_under(there, settled), kept)
+    own = (CARD, RECIPE, RESULT)  # written anew, or of this machine alone
+    linked = tuple(file for file in linked_files(card, folder) if file not in own)
+    return Push(folder, repo, recipe, settled, None, _metadata_under(there, settled), kept, linked)
 
 
 def _why_not(licence: Combined, recipe: Recipe) -> str:
@@ -211,7 +225,7 @@ def _under(licence: str, recipe: Recipe) -> Combined:
 
 
 def _told(push: Push) -> Iterator[str]:
-    from optmerge.commands.show import RESULT
+    from optmerge.commands.recipe_places import RESULT
 
     yield f"{push.folder} goes to {push.repo} under {push.licence.name}"
     if push.kept:
@@ -219,34 +233,76 @@ def _told(push: Push) -> Iterator[str]:
         yield f"  {CARD} {push.kept}, and is kept as it is{changed}"
     for duty in push.licence.duties:
         yield f"  you must: {duty}"
+    if notice := _notice_to_write(push):
+        yield f"  {_NOTICE} is written, with the words that are demanded: {notice.strip()}"
+    elif missing := _missing_notices(push):
+        yield f"  note: {_own_notice(push.folder)} lacks words that are demanded: {' '.join(missing)}"
     name = push.repo.rpartition("/")[2]
     for prefix in push.licence.prefixes:
         if not re.sub(r"[-_ ]", "", name.lower()).startswith(re.sub(r"[-_ ]", "", prefix.lower())):
             yield f"  note: its name, {name}, does not begin with {prefix!r}"
-    if left := [
-        file.name
-        for file in sorted(push.folder.iterdir())
-        if not _goes(file) and file.name not in (RECIPE, CARD, RESULT)
-    ]:
+    if left := [name for name in _left_behind(push) if name not in (RECIPE, CARD, RESULT)]:
         yield f"  left behind, as no part of the model: {', '.join(left)}"
 
 
-def _goes(file: Path) -> bool:
-    """Whether a file of the model's folder goes to the hub as it is."""
+def _own_notice(folder: Path) -> str | None:
+    """The name of the notice in a model's folder."""
+    files = (file for file in sorted(folder.iterdir()) if file.is_file())
+    return next((file.name for file in files if file.name.upper().startswith("NOTICE")), None)
+
+
+def _notice_to_write(push: Push) -> str:
+    """The text of the notice that licences demand, where the model's folder has none; else empty."""
+    return "".join(f"{notice}\n" for notice in push.licence.notices) if _own_notice(push.folder) is None else ""
+
+
+def _missing_notices(push: Push) -> list[str]:
+    """What licences demand to be shown, and the notice in the model's folder does not say."""
+    name = _own_notice(push.folder)
+    said = " ".join((push.folder / name).read_text(encoding="utf-8", errors="replace").split()) if name else ""
+    return [notice for notice in push.licence.notices if notice not in said]
+
+
+def _left_behind(push: Push) -> Iterator[str]:
+    """What lies in the model's folder and stays there; of a folder only what does not go, if some of it does."""
+    for file in sorted(push.folder.iterdir()):
+        if not file.is_dir() or not any(linked.startswith(f"{file.name}/") for linked in push.linked):
+            inside = [file]
+        else:
+            inside = [path for path in sorted(file.rglob("*")) if not path.is_dir()]
+        yield from (str(path.relative_to(push.folder)) for path in inside if not _goes(push, path))
+
+
+def _going(push: Push) -> Iterator[tuple[Path, str]]:
+    """The files that go to the hub as they are, and their paths there."""
+    names = {file.name for file in push.folder.iterdir() if _goes(push, file)}
+    for name in sorted(names | set(push.linked)):
+        yield push.folder / name, name
+
+
+def _goes(push: Push, file: Path) -> bool:
+    """Whether a file in the model's folder goes to the hub as it is."""
     from optmerge.models.vocabulary import TOKENIZER_FILES
     from optmerge.reports.card import PICTURES
 
     known = ("config.json", "generation_config.json", *TOKENIZER_FILES, *PICTURES)
+    if file.parent != push.folder:
+        return file.relative_to(push.folder).as_posix() in push.linked
     return file.is_file() and (
-        file.name in known or file.name.endswith(_WEIGHTS) or file.name.upper().startswith(_LEGAL)
+        file.name in known
+        or file.name in push.linked
+        or file.name.endswith(_WEIGHTS)
+        or file.name.upper().startswith(_LEGAL)
     )
 
 
 def _fill(push: Push, folder: Path) -> None:
     """Put into a folder all that goes to the hub; weights are linked where the disk allows it."""
-    for file in sorted(push.folder.iterdir()):
-        if _goes(file):
-            _link_or_copy(file, folder / file.name)
+    for file, name in _going(push):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        _link_or_copy(file, folder / name)
+    if notice := _notice_to_write(push):
+        (folder / _NOTICE).write_text(notice, encoding="utf-8")
     # Folders of this machine are nobody's business, and mean nothing elsewhere.
     (folder / RECIPE).write_text(push.recipe.portable().to_yaml(), encoding="utf-8")
     if push.card is not None:
@@ -272,11 +328,12 @@ def _new_bytes(push: Push, out: Path) -> int:
     place = next(path for path in out.absolute().parents if path.exists())
     if place.stat().st_dev == push.folder.stat().st_dev:
         return 0
-    return sum(file.stat().st_size for file in push.folder.iterdir() if _goes(file))
+    return sum(file.stat().st_size for file, _ in _going(push))
 
 
 def _files(folder: Path) -> list[tuple[str, int]]:
-    return [(file.name, file.stat().st_size) for file in sorted(folder.iterdir())]
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return [(file.relative_to(folder).as_posix(), file.stat().st_size) for file in files]
 
 
 def _upload(push: Push, folder: Path, private: bool | None) -> str:

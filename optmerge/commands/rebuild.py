@@ -9,7 +9,8 @@ from rich.console import Console
 from optmerge.commands.percent import percent
 from optmerge.commands.proof import Proof
 from optmerge.commands.publishing import papers_of, result_of
-from optmerge.commands.words import Parser, sorted_out
+from optmerge.commands.recipe_places import recipe_file
+from optmerge.commands.words import Parser, named, sorted_out
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.recipe import (
     RECIPE,
@@ -31,7 +32,7 @@ _WORTH_COMPILING_ONCE = 2_000_000_000  # parameters
 
 
 def run_rebuild(arguments: Sequence[str], console: Console) -> None:
-    """Do what `rebuild RECIPE OUT` or `rebuild --check RECIPE` asks.
+    """Do what `rebuild RECIPE OUT` or `rebuild --check RECIPE` asks; a folder with a recipe stands for it.
 
     Raises:
         UsageError: If the recipe or one of its sources cannot be had.
@@ -39,16 +40,15 @@ def run_rebuild(arguments: Sequence[str], console: Console) -> None:
     """
     parser = Parser("rebuild")
     parser.add_argument("--check", action="store_true")
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("rest", nargs="*")
+    parser.add_argument("words", nargs="*")
     asked = parser.parse_intermixed_args(arguments)
-    folders, locations, _ = sorted_out(asked.rest)
-    if len(folders) != (0 if asked.check else 1):
-        raise UsageError("write `rebuild RECIPE OUT`, or `rebuild --check RECIPE`; sources.ALIAS=FOLDER may follow")
+    words, locations, _ = sorted_out(asked.words)
     if asked.check:
-        check(asked.recipe, locations, console)
+        (recipe,) = named("rebuild --check RECIPE [sources.ALIAS=FOLDER ...]", words, ["RECIPE"])
+        check(recipe_file(Path(recipe)), locations, console)
     else:
-        rebuild(asked.recipe, Path(folders[0]), locations, console)
+        recipe, out = named("rebuild RECIPE OUT [sources.ALIAS=FOLDER ...]", words, ["RECIPE", "OUT"])
+        rebuild(recipe_file(Path(recipe)), Path(out), locations, console)
 
 
 def rebuild(recipe_path: Path, out: Path, locations: Mapping[str, str], console: Console) -> None:

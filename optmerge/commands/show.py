@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.tree import Tree
 
+from optmerge.commands.recipe_places import form_at_place, recipe_at
 from optmerge.errors import UsageError
-from optmerge.recipe import RECIPE, Hop, Recipe
+from optmerge.recipe import Hop
 
-BEST, RESULT = "best", "result.json"  # as `ending` leaves them in the folder of a study
+if TYPE_CHECKING:
+    from optmerge.models.form import Form
+
 USAGE = "write `show FOLDER`, a recipe, a safetensors or GGUF file, or a hub id; --json may follow"
 _SHORT = 12  # digits of a hash
 _WIDE = 100_000  # columns, where a program reads along: one line for one thing
@@ -34,73 +36,32 @@ def run_show(arguments: Sequence[str], console: Console) -> None:
     from optmerge.reports.family import family
 
     recipe, place = recipe_at(words[0])
-    licence = recipe_licence(recipe)
-    tree = {"model": words[0], "recipe_in": place, "licence": licence.name, **family(recipe)}
+    form = form_at_place(words[0])
+    tree = {
+        "model": words[0],
+        "form": None if form is None else {"name": form.name, "kind": form.kind or None},
+        "recipe_in": place,
+        "licence": recipe_licence(recipe).name,
+        **family(recipe),
+    }
     if "--json" in arguments:
         # Not by the console, which would break long lines.
         console.file.write(json.dumps(tree, indent=2, ensure_ascii=False) + "\n")
         return
     if not console.is_terminal:
         console = Console(file=console.file, width=_WIDE)
-    console.print(_tree(tree), highlight=False)
+    console.print(_tree(tree, form), highlight=False)
 
 
-def recipe_at(model: str) -> tuple[Recipe, str]:
-    """The recipe of a model, and where it was found.
-
-    Args:
-        model: A folder with a model, or with a study; a recipe; a safetensors or GGUF file; or a hub id.
-
-    Raises:
-        UsageError: If there is none.
-    """
-    from optmerge.models.product import recipe_of
-
-    place = Path(model).expanduser()
-    found = recipe_of(place) if place.exists() else _on_hub(model)
-    if found is None and (place / RESULT).is_file():  # the folder of a study
-        found = recipe_of(place / BEST)
-    if found is None:
-        raise UsageError(
-            f"{model} is no model that optmerge has made: it has no {RECIPE}, and its weights name no recipe"
-        )
-    return found[0], str(found[1])
-
-
-def _on_hub(model: str) -> tuple[Recipe, str] | None:
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HFValidationError, NotASafetensorsRepoError
-
-    from optmerge.models.product import embedded_recipe, recipe_of
-    from optmerge.recipe import RECIPE_KEY
-
-    try:
-        found = recipe_of(Path(snapshot_download(model, allow_patterns=[RECIPE])))
-        if found:
-            return found[0], f"{model}/{found[1].name}"
-        files = HfApi().get_safetensors_metadata(model).files_metadata  # headers alone
-        texts = {name: file.metadata.get(RECIPE_KEY) for name, file in sorted(files.items())}
-        return next(
-            ((embedded_recipe(text, f"{model}/{name}"), f"{model}/{name}") for name, text in texts.items() if text),
-            None,
-        )
-    except NotASafetensorsRepoError:
-        return None
-    except HFValidationError as error:
-        raise UsageError(f"there is no folder or file {model!r}") from error
-    except UsageError:
-        raise
-    except Exception as error:  # the client's network errors share no class of their own
-        raise UsageError(
-            f"{model} is neither a folder or file here, nor can it be had from the hub ({type(error).__name__})"
-        ) from error
-
-
-def _tree(document: Mapping[str, Any]) -> Tree:
+def _tree(document: Mapping[str, Any], form: "Form | None") -> Tree:
     root = document["root"]
-    tree = Tree(f"[bold]{_escaped(document['model'])}[/bold]: {_title(root)}")
+    made_from = ""
+    if form is not None:
+        made_from = f"{'in 8 bits by torchao' if form.name == 'int8' else _escaped(form.title)}, made from: "
+    tree = Tree(f"[bold]{_escaped(document['model'])}[/bold]: {made_from}{_title(root)}")
     merged = f", merged on {document['merged_on']}" if document["merged_on"] else ""
-    weights = f", weights {document['weights_sha256'][:_SHORT]}{merged}" if document["weights_sha256"] else ""
+    whose = "weights" if form is None else "made from weights"  # its own are others
+    weights = f", {whose} {document['weights_sha256'][:_SHORT]}{merged}" if document["weights_sha256"] else ""
     tree.add(f"recipe {document['recipe_sha256'][:_SHORT]}{weights}, in {_escaped(document['recipe_in'])}")
     tree.add(f"licence {_escaped(document['licence'])}")
     _grow(tree, root)

@@ -39,6 +39,33 @@ def sorted_out(words: Sequence[str], settings: Sequence[str] = ()) -> tuple[list
     return plain, sources, values
 
 
+def named(usage: str, words: Sequence[str], wanted: Sequence[str], known: Sequence[str] = ()) -> list[str]:
+    """The plain words of a command: one for each thing that it wants.
+
+    Args:
+        usage: How the command is written, for messages.
+        words: What is left of what it was told.
+        wanted: What it wants, as `usage` calls it; what stands in brackets may be left out.
+        known: Names of its settings.
+
+    Raises:
+        UsageError: If one is missing, or is one too many.
+    """
+    from optmerge.registered import did_you_mean
+
+    needed = [name for name in wanted if not name.startswith("[")]
+    for at, word in enumerate(words):
+        setting, equals, _ = word.partition("=")
+        if equals and setting.isidentifier():
+            raise UsageError(f"{word!r}: no such word{did_you_mean(setting, known)}; write `{usage}`")
+        if at >= len(wanted):
+            raise UsageError(f"{word!r} is one word too many; write `{usage}`")
+    if len(words) < len(needed):
+        missing = " and ".join(needed[len(words) :])
+        raise UsageError(f"{missing} {'are' if ' and ' in missing else 'is'} missing; write `{usage}`")
+    return list(words)
+
+
 def with_own_configs(words: Sequence[str]) -> list[str]:
     """Write `--config-dir DIR` as the override that Hydra's composition understands everywhere.
 

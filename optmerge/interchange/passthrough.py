@@ -7,8 +7,6 @@ multiplies weights: the scales there are those of the fold, not of the recipe.
 from typing import Any
 
 from optmerge.errors import UsageError
-from optmerge.flow.families import family_of
-from optmerge.flow.fold import fold
 from optmerge.interchange.aliases import written
 from optmerge.interchange.export import Export
 from optmerge.recipe import CheckpointNode, PathNode
@@ -20,6 +18,9 @@ def passthrough(export: Export, node: PathNode) -> dict[str, Any]:
     Raises:
         UsageError: If mergekit has no words for it.
     """
+    from optmerge.flow.families import family_of
+    from optmerge.flow.fold import fold
+
     for alias, below in node.sources.items():
         if not isinstance(below, CheckpointNode) or below.over is not None:
             raise UsageError(

@@ -4,15 +4,17 @@ A merge is taken to be a derivative of every source, the base among them. What e
 `optmerge.models.licence_rules`; how several go together, `combine` says. This is no legal advice.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from optmerge.errors import UsageError
-from optmerge.models.licence_rules import OTHER, RULES, UNKNOWN, Rule, licence_id, rule_of
+from optmerge.models.licence_rules import OTHER, RULES, UNKNOWN, WITHOUT_RULE, Rule, licence_id, rule_of
 from optmerge.registered import did_you_mean
 
 CONFLICT = "conflicting-terms"
 _JOINT = "-and-"
+_ALMOST = 0.8  # as near as `apach-2.0`; `qwen-research` is not `research-only`
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,24 @@ def known_licence(text: str, setting: str) -> str:
             f"{', '.join(sorted(RULES))}"
         )
     return name
+
+
+def refuse_misspelt(text: str, setting: str) -> None:
+    """Refuse a licence that is almost one that there is a rule for; one that resembles none is just not known.
+
+    Another version of a licence, and what the hub calls otherwise, is no typing error.
+
+    Raises:
+        UsageError: If a setting names such a one.
+    """
+    for name in declared(text, "config").ids:
+        if name in RULES or name in (UNKNOWN, OTHER) or name in WITHOUT_RULE:
+            continue
+        known = [rule for rule in sorted(RULES) if re.sub(r"\d", "", rule) != re.sub(r"\d", "", name)]
+        if len(known) == len(RULES) and (near := did_you_mean(name, known, _ALMOST)):
+            raise UsageError(
+                f"{setting}={text}: no rule for this licence{near}; for one of its own name say {setting}={OTHER}"
+            )
 
 
 def combine(sources: Mapping[str, Declared], prefer: str = "") -> Combined:

@@ -27,13 +27,10 @@ def staged(folder: Path, *, nbytes: int, replace: bool) -> Iterator[Path]:
         replace: Whether a folder that is there may be replaced, with all that is in it.
 
     Raises:
-        UsageError: If the folder is there and not empty, or the disk has no room.
+        UsageError: If the folder cannot be made, is there and not empty, or the disk has no room.
         OptmergeError: If writing fails.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file, not a folder to write to")
-    if folder.is_dir() and any(folder.iterdir()) and not replace:
-        raise UsageError(f"{folder} is not empty: choose another folder, or remove it first")
+    check_place(folder, replace=replace)
     staging = folder.with_name(f"{folder.name}.partial-{secrets.token_hex(4)}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -47,6 +44,27 @@ def staged(folder: Path, *, nbytes: int, replace: bool) -> Iterator[Path]:
         raise OptmergeError(f"cannot write {folder}: {error}") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def check_place(folder: Path, *, replace: bool = False) -> None:
+    """Refuse a folder that cannot be made where it is to be, before any work is done for it.
+
+    Args:
+        folder: What it will be.
+        replace: Whether a folder that is there may be replaced, with all that is in it.
+
+    Raises:
+        UsageError: If it is there and not empty, is a file or below one, or may not be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file, not a folder to write to")
+    if folder.is_dir() and any(folder.iterdir()) and not replace:
+        raise UsageError(f"{folder} is not empty: choose another folder, or remove it first")
+    above = next(path for path in folder.absolute().parents if path.exists())
+    if not above.is_dir():
+        raise UsageError(f"{folder} cannot be made: {above} is a file")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UsageError(f"{folder} cannot be made: nothing may be written in {above}")
 
 
 def check_room(folder: Path, nbytes: int, advice: str = "") -> None:

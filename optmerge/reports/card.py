@@ -7,7 +7,8 @@ from typing import Any
 
 from optmerge.amounts import shown_seconds
 from optmerge.models.form import Form
-from optmerge.models.licences import Combined
+from optmerge.models.licence_rules import RULES
+from optmerge.models.licences import Combined, declared
 from optmerge.recipe import (
     RECIPE,
     UNION,
@@ -77,7 +78,7 @@ def model_card(
         eval_results=results,
     )
     sections = [
-        f"# {name} ({_title(form)})\n\n{_note(form)}" if form else f"# {name}",
+        f"# {name} ({form.title})\n\n{_note(form)}" if form else f"# {name}",
         _what(recipe, licence, name, result),
         *([_results(result) + _shown(pictures or {}, _OF_RESULTS)] if result else []),
         *([_how_found(result)] if result else []),
@@ -111,18 +112,20 @@ def likeness_in(card: str) -> str:
     return found[1] if found else ""
 
 
+def form_in(card: str) -> Form | None:
+    """In what form a card of ours says that its model is; None for an ordinary checkpoint."""
+    found = re.search(r"^# .* \((?:(GGUF)(?:, (\w+))?|int8, torchao)\)$", card, re.MULTILINE)
+    if found is None:
+        return None
+    return Form("gguf", found[2] or "") if found[1] else Form("int8")
+
+
 def licence_metadata(licence: Combined) -> dict[str, str]:
     """What the hub's metadata say of a licence."""
     if licence.id != "other":
         return {"license": licence.id}
     link = {} if licence.url is None else {"license_link": licence.url}
     return {"license": licence.id, "license_name": licence.name, **link}
-
-
-def _title(form: Form) -> str:
-    if form.name == "gguf":
-        return f"GGUF, {form.kind}" if form.kind else "GGUF"
-    return "int8, torchao"
 
 
 def _note(form: Form) -> str:
@@ -326,7 +329,12 @@ def _limits(recipe: Recipe, result: Mapping[str, Any] | None) -> str:
 
 
 def _licence(licence: Combined) -> str:
-    lines = [f"## Licence\n\n**{licence.name}**" + (f" ([text]({licence.url}))" if licence.url else "")]
+    named = [RULES[name] for name in declared(licence.name, "").ids if name in RULES]
+    if licence.url:
+        texts = f" ([text]({licence.url}))"
+    else:  # that of each, where the terms of several apply
+        texts = f" (texts: {', '.join(f'[{rule.name}]({rule.url})' for rule in named)})" if named else ""
+    lines = [f"## Licence\n\n**{licence.name}**{texts}"]
     if licence.commercial is False:
         lines[0] += ": no commercial use"
     if licence.reasons:

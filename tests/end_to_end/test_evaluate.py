@@ -44,12 +44,12 @@ def scored(path: Path) -> dict[str, Any]:
     return found
 
 
-def test_a_recipe_and_its_folder_score_what_the_search_said(
+def test_a_recipe_and_the_folder_of_its_study_score_what_the_search_said(
     search: Search, zoo: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = ["models.maker=null", f"models.folder={zoo}"]
     said = search.result()["winner"]["test"]
-    for model, name in ((search.recipe, "recipe"), (search.recipe.parent, "folder")):
+    for model, name in ((search.recipe, "recipe"), (search.folder, "folder")):
         assert run(["evaluate", str(model), *where, f"json={name}.json"]) == 0
         found = scored(here / f"{name}.json")
         assert found["scores"]["acc_ja"] == pytest.approx(said)

@@ -91,6 +91,11 @@ def test_licence_that_no_rule_knows_is_refused_as_policy(refuse: Refuse) -> None
     assert "did you mean" in refuse("policy.licence=apach-2.0")
 
 
+def test_misspelt_licence_of_a_source_is_refused(refuse: Refuse) -> None:
+    said = refuse("models.sources.ja.licence=apach-2.0")
+    assert "models.sources.ja.licence=apach-2.0: no rule for this licence (did you mean 'apache-2.0'?)" in said
+
+
 @pytest.mark.parametrize(
     ("licence", "told"),
     [

@@ -85,9 +85,11 @@ def test_dry_run_writes_what_would_be_uploaded(study: Path, here: Path, zoo: Pat
 def test_folder_that_is_taken_is_left_alone(study: Path, here: Path) -> None:
     (here / "taken").mkdir()
     (here / "taken" / "diary.txt").touch()
-    with pytest.raises(UsageError, match="taken is not empty"):
-        pushed(str(study), "me/my-merge", "--dry-run", "out=taken")
-    assert [file.name for file in (here / "taken").iterdir()] == ["diary.txt"]
+    told = io.StringIO()
+    for out, why in (("taken", "taken is not empty"), ("taken/diary.txt/out", "diary.txt is a file")):
+        with pytest.raises(UsageError, match=why):
+            run_push([str(study), "me/my-merge", "--dry-run", f"out={out}"], Console(file=told))
+    assert told.getvalue() == "" and [file.name for file in (here / "taken").iterdir()] == ["diary.txt"]
 
 
 def test_card_that_was_edited_is_kept(study: Path, here: Path) -> None:
@@ -96,6 +98,27 @@ def test_card_that_was_edited_is_kept(study: Path, here: Path) -> None:
     text = pushed(str(study), "me/my-merge", "--dry-run", "out=out")
     assert (here / "out" / "README.md").read_bytes() == card.read_bytes()
     assert "README.md was edited, and is kept as it is\n" in text
+
+
+def test_what_an_edited_card_links_to_in_its_folder_goes_along(study: Path, here: Path) -> None:
+    best = study / "best"
+    for place in ("mine.png", "more/notes.md", "more/diary.txt", "old.bin", "shown here.svg", ".env", "../secret.txt"):
+        (best / place).parent.mkdir(exist_ok=True)
+        (best / place).write_text(place)
+    (best / "link.txt").symlink_to(here / "study" / "secret.txt")
+    links = (
+        "![](./mine.png) [n](more/notes.md#top 'n') <img src='shown%20here.svg'> [r](result.json) [](https://x.y/z.md)"
+        "[](old.bin) [](.env) [](../secret.txt) [](more/../../secret.txt) [](link.txt) [](nothing.md) [](/etc/passwd)"
+        "[](recipe.yaml) [](more)"
+    )
+    (best / "result.json").write_text("{}")
+    (best / "README.md").write_text(f"---\nlicense: apache-2.0\n---\n# Mine\n{links}\n", encoding="utf-8")
+    text = pushed(str(study), "me/my-merge", "--dry-run", "out=out")
+    sent = {path.relative_to(here / "out").as_posix() for path in (here / "out").rglob("*") if path.is_file()}
+    assert sent == GOES | {"mine.png", "more/notes.md", "shown here.svg"}
+    assert "left behind, as no part of the model: .env, link.txt, more/diary.txt, old.bin\n" in text
+    assert "  more/notes.md  0.0 kB\n" in text
+    assert load_recipe(here / "out" / RECIPE).portable() == load_recipe(here / "out" / RECIPE)
 
 
 def test_of_an_edited_card_only_the_licence_is_changed_where_one_is_named(study: Path, here: Path) -> None:
@@ -189,6 +212,27 @@ def test_terms_that_a_name_must_show_are_told(study: Path) -> None:
     assert "does not begin" not in pushed(str(study), "me/Llama-my-merge", "--dry-run", "out=b")
 
 
+def test_notice_that_a_licence_demands_is_written_where_there_is_none(study: Path, here: Path) -> None:
+    edit_recipe(study, lambda name: {"ja": "llama3.1", "base": "gemma"}.get(name, "mit"))
+    (study / "best" / "README.md").unlink()
+    text = pushed(str(study), "me/Llama-x", "--dry-run", "out=a")
+    gemma = "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms"
+    llama = (
+        "Llama 3.1 is licensed under the Llama 3.1 Community License, Copyright © Meta Platforms, Inc. All Rights "
+        "Reserved."
+    )
+    written = (here / "a" / "Notice").read_text(encoding="utf-8")
+    assert written.count(gemma) == written.count(llama) == 1
+    assert "  Notice is written, with the words" in text and "  Notice  0." in text
+    assert not (study / "best" / "Notice").exists()
+    # One's own goes as it is, and what it lacks is told.
+    (study / "best" / "NOTICE.txt").write_text(f"Mine.\n{gemma}\n", encoding="utf-8")
+    text = pushed(str(study), "me/Llama-x", "--dry-run", "out=b")
+    assert (here / "b" / "NOTICE.txt").read_text(encoding="utf-8").startswith("Mine.")
+    assert not (here / "b" / "Notice").exists()
+    assert "note: NOTICE.txt lacks words that are demanded: Built with Llama. Llama 3.1 is" in text
+
+
 def test_folder_that_holds_no_model_of_ours_is_refused(zoo: Path, study: Path, here: Path) -> None:
     with pytest.raises(UsageError, match="holds no model that optmerge has made"):
         pushed(str(zoo / "ja"), "me/my-merge", "--dry-run")
@@ -206,7 +250,9 @@ def test_folder_that_holds_no_model_of_ours_is_refused(zoo: Path, study: Path, h
         (["study", "a/b/c"], "cannot be the id of a model on the hub"),
         (["study", "me/my--merge"], "cannot be the id of a model on the hub"),
         (["study", "me/x", "private=perhaps"], "private=perhaps: say true or false"),
-        (["study", "me/x", "--force"], "write `push FOLDER"),
+        (["study", "me/x", "--force"], "'--force': push knows no such word; write `push FOLDER"),
+        (["study", "me/x", "--dryrun"], r"'--dryrun': .* \(did you mean '--dry-run'\?\)"),
+        (["study", "me/x", "license=mit"], r"'license=mit': .* \(did you mean 'licence'\?\)"),
         (["study", "me/x", "out=there"], "out=FOLDER is for --dry-run"),
     ],
 )

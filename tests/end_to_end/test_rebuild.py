@@ -66,13 +66,27 @@ def test_card_of_a_rebuilt_model_has_the_results_where_they_lie_by_the_recipe(se
     from huggingface_hub import ModelCard
 
     shutil.copytree(search.folder, here / "study")
-    assert run(["rebuild", "study/best/recipe.yaml", "with-results"]) == 0
+    assert run(["rebuild", "study", "with-results"]) == 0
     shutil.copy(search.recipe, here / "alone.yaml")
     assert run(["rebuild", "alone.yaml", "alone"]) == 0
     known, alone = (ModelCard.load(here / folder / "README.md") for folder in ("with-results", "alone"))
     assert known.data.eval_results[0].metric_value == round(search.result()["winner"]["test"]["score"], 4)
     assert alone.data.eval_results is None and "## Results" not in alone.text and "nothing was measured" in alone.text
     assert (known.data.license, alone.data.license) == ("apache-2.0", "apache-2.0")
+
+
+def test_export_of_a_study_has_its_name_and_results_on_the_card(search: Search, here: Path) -> None:
+    pytest.importorskip("gguf")
+    pytest.importorskip("xllamacpp")
+    assert run(["export", str(search.folder), "folder", "format=gguf"]) == 0
+    card = (here / "folder" / "README.md").read_text(encoding="utf-8")
+    assert f"\n# {search.result()['study']} (GGUF, F32)\n" in card and "## Results" in card
+
+
+def test_words_that_are_missing_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "RECIPE and OUT are missing; write" in refuse(capsys)
+    assert "OUT is missing; write" in refuse(capsys, "recipe.yaml")
+    assert "optmerge: RECIPE is missing; write" in refuse(capsys, "--check")
 
 
 def test_check_passes_in_another_folder_with_the_sources_listed_the_other_way_round(

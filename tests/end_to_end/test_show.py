@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -96,6 +97,39 @@ def test_model_that_optmerge_has_not_made_is_said_to_be_none(zoo: Path) -> None:
     for place in (zoo / "ja", zoo / "ja" / WEIGHTS):
         with pytest.raises(UsageError, match="is no model that optmerge has made"):
             shown(str(place))
+
+
+def test_weights_in_another_form_are_not_told_to_be_those_of_the_recipe(search: Search, best: Path) -> None:
+    assert as_json(best)["form"] is None
+    with safe_open(best / WEIGHTS, "pt") as file:
+        metadata = file.metadata()
+    save_file({"a": torch.zeros(2, dtype=torch.int8)}, best / WEIGHTS, metadata=metadata)
+    config = json.loads((best / "config.json").read_text(encoding="utf-8"))
+    config["quantization_config"] = {"quant_method": "torchao"}
+    (best / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    for place in (best, best / WEIGHTS):
+        text = shown(str(place))
+        assert text.startswith(f"{place}: in 8 bits by torchao, made from: a merge by dare_ties, 3 groups, float32\n")
+        assert f", made from weights {search.result()['winner']['weights_sha256'][:12]}" in text
+        assert as_json(place)["form"] == {"name": "int8", "kind": None}
+
+
+@pytest.mark.usefixtures("no_network")
+def test_form_of_a_model_on_the_hub_is_that_of_its_card(
+    best: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0" * 40
+    repository = tmp_path / "hub" / "models--me--merge"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    snapshot = repository / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    shutil.copy(best / RECIPE, snapshot)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert shown("me/merge").startswith("me/merge: a merge by ")
+    for title, told in (("GGUF, Q8_0", "GGUF, Q8_0, made"), ("GGUF", "GGUF, made"), ("int8, torchao", "in 8 bits")):
+        (snapshot / "README.md").write_text(f"---\nlicense: mit\n---\n# me/merge ({title})\n", encoding="utf-8")
+        assert shown("me/merge").startswith(f"me/merge: {told}")
 
 
 def test_recipe_in_the_weights_that_was_changed_is_refused(best: Path) -> None:

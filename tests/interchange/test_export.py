@@ -1,5 +1,6 @@
 """The export command: a configuration that imports as the same recipe, or a line that says what it cannot say."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -210,8 +211,15 @@ def test_random_masks_that_differ_are_told(imported: Import, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["recipe.yaml", "out"], "write `export RECIPE OUT format=mergekit`"),
-        (["recipe.yaml", "format=mergekit"], "write `export RECIPE OUT format=mergekit`"),
+        ([], "RECIPE and OUT are missing; write `export RECIPE OUT format=FORMAT"),
+        (["recipe.yaml", "out"], f"format= is missing: it is one of {', '.join(names(FORMATS))};"),
+        (["recipe.yaml", "format=mergekit"], "OUT is missing; write `export RECIPE OUT format=FORMAT"),
+        (["recipe.yaml", "out", "formt=mergekit"], "'formt=mergekit': no such word (did you mean 'format'?)"),
+        (["recipe.yaml", "out", "more", "format=mergekit"], "'more' is one word too many"),
+        (
+            ["alpha", "out", "format=mergekit"],
+            "in the folder alpha: neither recipe.yaml nor best/recipe.yaml",
+        ),
         (["recipe.yaml", "out", "format=mergkit"], "unknown format 'mergkit' (did you mean 'mergekit'?)"),
         (["nothing.yaml", "out", "format=mergekit"], "cannot read the recipe nothing.yaml"),
         (["recipe.yaml", "alpha", "format=mergekit"], "alpha is not empty"),
@@ -223,6 +231,17 @@ def test_a_command_asked_wrongly_is_refused(
 ) -> None:
     imported(LINEAR)
     assert message in refused(capsys, "export", *arguments)
+
+
+def test_folder_of_a_model_or_a_study_stands_for_its_recipe(imported: Import, here: Path) -> None:
+    imported(LINEAR)
+    for place in ("model", "study/best"):
+        (here / place).mkdir(parents=True)
+        shutil.copy("recipe.yaml", here / place / "recipe.yaml")
+    for place in ("recipe.yaml", "model", "study"):
+        assert run(["export", place, f"of-{place}", "format=mergekit"]) == 0
+    texts = {(here / f"of-{place}" / "mergekit.yaml").read_text() for place in ("recipe.yaml", "model", "study")}
+    assert len(texts) == 1
 
 
 def test_formats_are_found_by_name() -> None:

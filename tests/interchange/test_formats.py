@@ -137,6 +137,10 @@ def test_int8_loads_in_transformers_and_answers_alike(
     assert same >= 0.8 * len(problems)
     far = float((logits(model) - logits(wanted)).abs().max() / logits(wanted).abs().max())
     assert 0 < far < 0.05
+    capsys.readouterr()
+    for place in ("out", "out/model.safetensors"):
+        assert run(["show", place]) == 0
+        assert capsys.readouterr().out.startswith(f"{place}: in 8 bits by torchao, made from: a merge by ")
     (out := Path("out") / RECIPE).rename("kept.yaml")
     found = recipe_of(Path("out"))  # in the weights' own metadata
     assert found is not None
@@ -194,7 +198,9 @@ def test_gguf_is_shown_and_pushed(zoo: Path, capsys: pytest.CaptureFixture[str])
     family = []
     for place in ("out", "out/model-f32.gguf"):
         assert run(["show", place]) == 0
-        family.append(capsys.readouterr().out.splitlines()[2:])
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith(f"{place}: GGUF, F32, made from: a merge by ") and ", weights " not in lines[1]
+        family.append(lines[2:])
     assert family[0] == family[1] and any(" ja" in line for line in family[0])
     # Where it goes the sources' cards are not at hand, and their licences are known nevertheless.
     assert run(["push", "out", "me/merge", "--dry-run"]) == 0

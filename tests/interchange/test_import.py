@@ -177,9 +177,9 @@ def test_a_file_that_is_there_is_not_overwritten(here: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "import: the following arguments are required: configuration"),
-        (["a", "b", "c"], r"write `import CONFIG [RECIPE]`"),
-        (["a", "serch=b"], r"write `import CONFIG [RECIPE]`"),
+        ([], "CONFIG is missing; write `import CONFIG [RECIPE]"),
+        (["a", "b", "c"], "'c' is one word too many; write `import CONFIG [RECIPE]"),
+        (["a", "serch=b"], "'serch=b': no such word (did you mean 'search'?); write `import CONFIG [RECIPE]"),
         (["nothing.yaml"], "cannot read nothing.yaml"),
         (["merge.yaml", "x.yaml", "search=x.yaml"], "x.yaml: the recipe and the experiment need two names"),
         (["merge.yaml", "sources.gamma=base"], "sources.gamma: no such source; there are alpha, beta"),

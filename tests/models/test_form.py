@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from optmerge.models.form import Form, form_of
+from optmerge.models.form import Form, form_at, form_of
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,15 @@ def test_form_by_the_names_of_files(tmp_path: Path, files: tuple[str, ...], form
     for name in files:
         (tmp_path / name).touch()
     assert form_of(tmp_path) == form
+
+
+def test_form_of_a_file_alone(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(2, dtype=torch.int8), "b": torch.zeros(2)}, tmp_path / "eight.safetensors")
+    save_file({"a": torch.zeros(2), "b": torch.zeros(2, dtype=torch.int64)}, tmp_path / "plain.safetensors")
+    assert form_at(tmp_path / "eight.safetensors") == Form("int8")
+    assert form_at(tmp_path / "plain.safetensors") is None
+    assert form_at(tmp_path / "a-q8_0.gguf") == Form("gguf", "Q8_0", ("a-q8_0.gguf",))
+    assert form_at(tmp_path / "recipe.yaml") is None
 
 
 @pytest.mark.parametrize(

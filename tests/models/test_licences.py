@@ -6,7 +6,7 @@ import pytest
 
 from optmerge.errors import UsageError
 from optmerge.models.licence_rules import RULES, licence_id
-from optmerge.models.licences import Combined, Declared, combine, declared, forbids, known_licence
+from optmerge.models.licences import Combined, Declared, combine, declared, forbids, known_licence, refuse_misspelt
 from optmerge.models.source_licences import licence_of, recipe_licence, recipe_licences
 from optmerge.recipe import CheckpointNode, Group, MergeNode, Node, Recipe
 
@@ -202,6 +202,32 @@ def test_licences_are_known_as_people_write_them(text: str, name: str) -> None:
 def test_policy_with_a_typing_error_is_refused() -> None:
     with pytest.raises(UsageError, match=r"policy.licence=apache-2.1: no rule for this licence.*apache-2.0"):
         known_licence("apache-2.1", "policy.licence")
+
+
+@pytest.mark.parametrize(
+    ("text", "near"),
+    [
+        ("apach-2.0", "apache-2.0"),
+        ("gema", "gemma"),
+        ("lama3.1", "llama3.1"),
+        ("cc-bync-4.0", "cc-by-nc-4.0"),
+        ("gpl3.0", "gpl-3.0"),
+    ],
+)
+def test_source_with_a_typing_error_is_refused(text: str, near: str) -> None:
+    with pytest.raises(UsageError, match=rf"^setting={text}: no rule for this licence \(did you mean '{near}'\?\)"):
+        refuse_misspelt(text, "setting")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Apache 2.0", "gemma-and-mit", "unknown", "other", "my-own-words", "qwen-research", "tongyi-qianwen",
+        "cc-by-2.5", "llama3.9", "epl-2.0", "bsd-3-clause-clear", "eupl-1.2", "mrl-2",
+    ],
+)  # fmt: skip
+def test_source_with_a_licence_of_its_own_is_not(text: str) -> None:
+    refuse_misspelt(text, "setting")
 
 
 def test_licence_of_a_recipe_is_that_of_all_it_is_made_of(tmp_path: Path) -> None:

@@ -199,6 +199,8 @@ def test_licence_that_the_hub_has_no_word_for_is_named_and_read_again() -> None:
     data = ModelCard(text).data
     assert (data.license, data.license_name) == ("other", "gemma-and-microsoft-research-license")
     assert "no commercial use" in text
+    section = text.partition("## Licence")[2]
+    assert "[Gemma Terms of Use](https://ai.google.dev/gemma/terms), [Microsoft Research License](https://" in section
     assert declared_in(text).ids == ("gemma", "microsoft-research-license")
     alone = ModelCard(model_card(RECIPE, combine({"wizard": sources["wizard"]}), name="x")).data
     assert alone.license_link.endswith("/WizardMath-7B-V1.1/resolve/main/LICENSE")
