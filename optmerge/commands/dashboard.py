@@ -35,6 +35,21 @@ log = logging.getLogger(__name__)
 App = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """What is to be looked at.
+
+    Attributes:
+        path: The page of optuna-dashboard to begin with.
+        tracking: How the runs were tracked.
+        key: What is unique about the study; None without one.
+    """
+
+    path: str
+    tracking: Mapping[str, Any]
+    key: str | None = None
+
+
 def run_dashboard(arguments: Sequence[str], console: Console) -> None:
     """Serve both dashboards until interrupted.
 
@@ -49,7 +64,7 @@ def run_dashboard(arguments: Sequence[str], console: Console) -> None:
     own, settings = _words(arguments)
     config = compose_config(settings)
     named = any(word.startswith("study.name=") for word in settings)
-    path, tracking = _opened(config, named, own_tracking=any(word.startswith("tracking") for word in settings))
+    shown = _opened(config, named, own_tracking=any(word.startswith("tracking") for word in settings))
 
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -57,10 +72,10 @@ def run_dashboard(arguments: Sequence[str], console: Console) -> None:
     try:
         with ExitStack() as running:
             address = running.enter_context(_study_page(config, own["port"], own["genes"], say))
-            say(f"watch the study   {address}{path}")
+            say(f"watch the study   {address}{shown.path}")
             if named:
-                say(f"its note          {address}{path}/note")
-            mlflow = _start_runs(tracking, own["mlflow_port"], running, say)
+                say(f"its note          {address}{shown.path}/note")
+            mlflow = _start_runs(shown, own["mlflow_port"], running, say)
             say("Ctrl-C stops what was started; only this machine reaches it.")
             while mlflow is None or mlflow.process.poll() is None:
                 time.sleep(_PAUSE)
@@ -87,25 +102,26 @@ def _number(name: str, value: str) -> int:
     return int(value)
 
 
-def _opened(config: Config, named: bool, own_tracking: bool) -> tuple[str, dict[str, Any]]:
-    """The page to begin with, and how the runs were tracked; the note is brought up to date."""
+def _opened(config: Config, named: bool, own_tracking: bool) -> _Shown:
+    """What is to be looked at; the note of a study is brought up to date."""
     import optuna
 
     from optmerge.study.charter import CONFIG, exists, open_study
+    from optmerge.study.identity import KEY
     from optmerge.study.storage import open_storage
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     database = open_storage(config.storage.url, patience=config.storage.beat, create=False)
     tracking = config.tracking
     if not named:
-        return "/dashboard", tracking
+        return _Shown("/dashboard", tracking)
     name = str(config.study.name)
     try:
         opened = open_study(database, name)
     except UsageError:
         if not exists(database, name):
             raise
-        return f"/dashboard/studies/{database.get_study_id_from_name(name)}", tracking  # of another version
+        return _Shown(f"/dashboard/studies/{database.get_study_id_from_name(name)}", tracking)  # of another version
     if not database.running(opened.study_id):  # else its search keeps it up to date
         from optuna_dashboard import get_note
 
@@ -118,7 +134,7 @@ def _opened(config: Config, named: bool, own_tracking: bool) -> tuple[str, dict[
     carried = opened.study.user_attrs[CONFIG].get("tracking", {})
     if carried.get("name") == "none" and not own_tracking:
         tracking = carried
-    return f"/dashboard/studies/{opened.study_id}", tracking
+    return _Shown(f"/dashboard/studies/{opened.study_id}", tracking, opened.study.user_attrs.get(KEY))
 
 
 # optuna-dashboard, in a thread of this process: the address of the database may hold a password.
@@ -220,13 +236,12 @@ class _Mlflow:
                 return
 
 
-def _start_runs(
-    tracking: Mapping[str, Any], port: int, running: ExitStack, say: Callable[[str], None]
-) -> _Mlflow | None:
+def _start_runs(shown: _Shown, port: int, running: ExitStack, say: Callable[[str], None]) -> _Mlflow | None:
     """Start what shows the runs, unless a server does, and say where they are."""
     from optmerge.study.storage import shown_url
 
-    uri = "" if tracking.get("name") == "none" else str(options_of("tracking", tracking, "optmerge.tracking")[1].uri)
+    tracked = shown.tracking.get("name") != "none"
+    uri = str(options_of("tracking", shown.tracking, "optmerge.tracking")[1].uri) if tracked else ""
     missing = uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file()
     if not uri or missing or uri.startswith(("http://", "https://")):
         say(f"watch the runs    {masked(uri) if uri and not missing else 'none were tracked'}")
@@ -241,8 +256,23 @@ def _start_runs(
         if time.monotonic() > deadline:
             raise OptmergeError(f"mlflow ui did not answer in {_PATIENCE:.0f} s: {mlflow.last_line()}")
         time.sleep(_PAUSE)
-    say(f"watch the runs    {address}")
+    say(f"watch the runs    {address}/#/experiments{_run_path(address, shown.key)}")
     return mlflow
+
+
+def _run_path(address: str, key: str | None) -> str:
+    """Where below its experiments MLflow shows the run of a study; nothing where there is none."""
+    if key is None:
+        return ""
+    from optmerge.tracking.connection import connect, every, told
+    from optmerge.tracking.mlflow import STUDY
+
+    with suppress(OptmergeError), told():
+        client = connect(address)
+        experiments = [one.experiment_id for one in every(client.search_experiments)]
+        for run in client.search_runs(experiments, f"tags.`{STUDY}` = '{key}'", max_results=1):
+            return f"/{run.info.experiment_id}/runs/{run.info.run_id}"
+    return ""
 
 
 @contextmanager

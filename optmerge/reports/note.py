@@ -56,14 +56,14 @@ def study_note(standing: Standing) -> str:
     parts = [
         f"# {opened.study.study_name}",
         _progress(standing, goal, trials, finished, leaders),
-        *_pictures(standing),
         *_results(standing),
         *_best(standing, goal, leaders),
         "## What is searched",
         _table(("", ""), _searched(opened, known)),
-        *_files(standing),
         "## How to go on",
         _next(standing),
+        *_pictures(standing),  # each fills a screen: what is to be read comes before
+        *_files(standing),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -112,9 +112,11 @@ def _page(opened: OpenStudy, numbers: Sequence[int]) -> str:
 
 
 def _pictures(standing: Standing) -> Iterator[str]:
-    for name, text in standing.told.items():
-        if name in standing.files:
-            yield f"![{_plain(text)}]({standing.files[name]})"
+    there = [(name, text) for name, text in standing.told.items() if name in standing.files]
+    if there:
+        yield "## Pictures"
+    for name, text in there:
+        yield f"[{name}]({standing.files[name]})\n\n![{_plain(text)}]({standing.files[name]})"
 
 
 def _results(standing: Standing) -> Iterator[str]:
@@ -206,9 +208,11 @@ def genes_in_words(genes: Mapping[str, Sequence[Any]]) -> str:
 
 
 def _files(standing: Standing) -> Iterator[str]:
-    if standing.files:
+    """Those that are not shown as pictures."""
+    others = [f"[{name}]({address})" for name, address in sorted(standing.files.items()) if name not in standing.told]
+    if others:
         yield "## Files"
-        yield ", ".join(f"[{name}]({address})" for name, address in sorted(standing.files.items()))
+        yield ", ".join(others)
 
 
 def _next(standing: Standing) -> str:

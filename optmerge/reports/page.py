@@ -22,6 +22,8 @@ from optmerge.reports.results import (
     placed_finalists,
     shown_range,
     tested_models,
+    tested_table,
+    weighing,
     winners_gap,
 )
 from optmerge.reports.style import listed, plural
@@ -87,10 +89,8 @@ def page_of(
         so_far=_so_far(findings),
         facts=_facts(findings, cost),
         figures=pictures,
-        tested=[
-            (f"{m.kind} {m.name}" if m.kind == SOURCE else m.name, goal.shown(m.test.score), shown_range(m.test, goal))
-            for m in models
-        ],
+        tested=tested_table(models, goal, findings.objectives) if models else [],
+        weighing=weighing(goal, findings.objectives, findings.config.get("task", {})),
         test_problems=next((str(one.problems) for one in seen if one.split == "test"), "the"),
         notes=_notes(findings),
         gap_title=f"Scores of the {findings.best_name}",
@@ -181,15 +181,16 @@ def _notes(findings: Findings) -> list[str]:
         f"No trial kept the guard {name}: the winner is {below:.4g} below its floor."
         for name, below in winner.get("broken", {}).items()
     ]
-    if told := told_from_rivals(result) + models_on_test(result):
-        notes.append(told.strip())
+    if sure := told_from_rivals(result) + models_on_test(result):
+        notes.append(sure.strip())
     if "agreement" in winner:
         shown = findings.goal.shown(winner["path_test"]["score"])
         notes.append(
             f"The winner's folder was loaded and held against its path: {winner['agreement']['summary']}; run over the "
             f"sources' layers the path scores {shown} on test."
         )
-    others = {name: mean for name, mean in winner.get("means", {}).items() if name not in (findings.goal.name, SORTING)}
+    told = {findings.goal.name, SORTING, *(goal.name for goal in findings.objectives)}  # in the table
+    others = {name: mean for name, mean in winner.get("means", {}).items() if name not in told}
     if others:
         shown = ", ".join(f"{name} {mean:.4g}" for name, mean in sorted(others.items()))
         notes.append(f"The winner's other means on test: {shown}.")

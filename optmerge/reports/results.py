@@ -14,6 +14,7 @@ from optmerge.study.interval import Score, bootstrap
 from optmerge.study.trial_scores import SCORES, decode
 from optmerge.tasks import Objective
 
+_MINUS, _TIMES = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 WINNER, SOURCE, BASELINE, ABLATION = "winner", "source", "naive merge", "ablation"
 
 
@@ -26,12 +27,14 @@ class Tested:
         kind: Winner, source, naive merge, or ablation of the winner.
         test: Its score with its interval.
         recipe_sha256: Its recipe's hash; empty in results of earlier versions.
+        means: Of all its scores; empty in results of earlier versions.
     """
 
     name: str
     kind: str
     test: Score
     recipe_sha256: str
+    means: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -66,29 +69,60 @@ def tested_models(result: Mapping[str, Any]) -> list[Tested]:
     """All models on test, the winner first."""
     winner = result["winner"]
     name = f"{winner_name(result)} (trial {winner['trial']})"
-    rows = [Tested(name, WINNER, _score(winner), winner["recipe_sha256"])]
+    rows = [_tested(name, WINNER, winner)]
+    rows += [_tested(f"the same, {name}", ABLATION, entry) for name, entry in result.get("ablations", {}).items()]
+    rows += [_tested(alias, SOURCE, entry) for alias, entry in result["sources"].items()]
     rows += [
-        Tested(f"the same, {name}", ABLATION, _score(entry), entry.get("recipe_sha256", ""))
-        for name, entry in result.get("ablations", {}).items()
-    ]
-    rows += [
-        Tested(alias, SOURCE, _score(entry), entry.get("recipe_sha256", ""))
-        for alias, entry in result["sources"].items()
-    ]
-    rows += [
-        Tested(
-            f"{name} ({entry['setting']})" if entry["setting"] else name,
-            BASELINE,
-            _score(entry),
-            entry.get("recipe_sha256", ""),
-        )
+        _tested(f"{name} ({entry['setting']})" if entry["setting"] else name, BASELINE, entry)
         for name, entry in result["baselines"].items()
     ]
     return rows
 
 
-def _score(entry: Mapping[str, Any]) -> Score:
-    return Score(**entry["test"])
+def _tested(name: str, kind: str, entry: Mapping[str, Any]) -> Tested:
+    return Tested(name, kind, Score(**entry["test"]), entry.get("recipe_sha256", ""), entry.get("means", {}))
+
+
+def tested_table(models: Sequence[Tested], goal: Objective, objectives: Sequence[Objective]) -> list[list[str]]:
+    """Head and rows of the test scores; of several objectives the mean of each is behind the score that weighs them.
+
+    Args:
+        models: A row each.
+        goal: The score.
+        objectives: What was searched for.
+    """
+    several = objectives if len(objectives) > 1 else ()
+    less = {one.name: "" if one.sign > 0 else " (less is better)" for one in several}
+    rows = [["model", goal.name if several else "score", "95% interval", *(f"{name}{less[name]}" for name in less)]]
+    for model in models:
+        label = f"{model.kind} {model.name}" if model.kind == SOURCE else model.name
+        means = [one.shown(model.means[one.name]) if one.name in model.means else "" for one in several]
+        rows.append([label, goal.shown(model.test.score), shown_range(model.test, goal), *means])
+    return rows
+
+
+def weighing(goal: Objective, objectives: Sequence[Objective], task: Mapping[str, Any]) -> str:
+    """What the score of several objectives is, in a sentence; empty where there is but one.
+
+    Args:
+        goal: The score.
+        objectives: What was searched for.
+        task: Settings of the task; those of `composite` say how much each part weighs.
+    """
+    if len(objectives) < 2:
+        return ""
+    parts = task.get("parts", {})
+    names = [one.name.partition("/")[0] for one in objectives]
+    if not set(names) <= set(parts):
+        return f"The score that the winner was chosen by, {goal.name}, weighs the objectives."
+    weights = [float(parts[name].get("weight", 1.0)) for name in names]
+    terms = [
+        f"{'+' if one.sign > 0 else _MINUS} {weight / sum(weights):.3g} {_TIMES} {one.name}"
+        for one, weight in zip(objectives, weights, strict=True)
+    ]
+    percent = ", with shares as numbers from 0 to 1" if any(one.share for one in objectives) else ""
+    formula = " ".join(terms).removeprefix("+ ")
+    return f"The score that the winner was chosen by weighs the objectives{percent}: {goal.name} = {formula}."
 
 
 def winners_gap(findings: Findings) -> list[Seen]:

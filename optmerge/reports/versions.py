@@ -11,10 +11,11 @@ from rich.table import Table
 
 from optmerge.tasks import Objective
 from optmerge.tracking.comparison import Against, Comparable, Compared
-from optmerge.tracking.registry import DECIDED
+from optmerge.tracking.registry import DECIDED, REMOVED, WEIGHTS
 from optmerge.tracking.winner_facts import BROKEN
 
 _SHOWN, _LENGTH = 3, 60  # of problems that one alone solves: so many, and so much of each
+_WIDE = 120  # columns of a terminal in which the sources have room
 _TAGS = (
     "study",
     "seed",
@@ -28,6 +29,7 @@ _TAGS = (
     "sources",
     BROKEN,
     DECIDED,
+    WEIGHTS,
 )
 _HASHES = ("recipe_sha256", "weights_sha256", "validation_sha256", "test_sha256")
 
@@ -39,7 +41,7 @@ def print_versions(console: Console, model: str, groups: Sequence[Comparable], t
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     for number, group in enumerate(groups):
-        console.print(_table(model, group, first=number == 0))
+        console.print(_table(model, group, first=number == 0, wide=console.width >= _WIDE))
         for one in group.versions:
             if known := _known(one.version.tags):
                 say(f"Version {one.version.number}: {known}.")
@@ -60,32 +62,38 @@ def _known(tags: Mapping[str, str]) -> str:
     return "; ".join(filter(None, (tags.get(DECIDED, ""), broken)))
 
 
-def _table(model: str, group: Comparable, *, first: bool) -> Table:
+def _table(model: str, group: Comparable, *, first: bool, wide: bool) -> Table:
     if group.validation is None:
-        title = f"{model}: never validated, so not to be compared"
+        title = f"Registered model {model}: never validated, so not to be compared"
     else:
         others = "" if first else "; not to be compared with the versions above"
-        title = f"{model}: validation problems {group.validation[:8]}{others}"
+        title = f"Registered model {model}: validation problems {group.validation[:8]}{others}"
     table = Table(title=title, title_justify="left")
     for column in ("version", "study"):
         table.add_column(column, no_wrap=True)
     for column in ("validation", "test, 95%", "against the champion", "solved alone"):
         table.add_column(column, justify="right")
     table.add_column("licence")
-    table.add_column("sources")
+    if wide:
+        table.add_column("sources")
     for one in group.versions:
         tags, goal = one.version.tags, one.version.goal or Objective("score", share=False)
         table.add_row(
-            " ".join([str(one.version.number), *one.version.aliases]),
+            " ".join([str(one.version.number), *one.version.aliases, *_lost(tags)]),
             tags.get("study", ""),
             _shown(goal, tags, "validation"),
             _test(goal, tags),
             _against(one.against, goal),
             "" if one.alone is None else str(len(one.alone)),
             tags.get("licence", ""),
-            tags.get("sources", ""),
+            *([tags.get("sources", "")] if wide else []),
         )
     return table
+
+
+def _lost(tags: Mapping[str, str]) -> list[str]:
+    """What a version has lost since."""
+    return ["(weights removed)"] if tags.get(WEIGHTS) == REMOVED else []
 
 
 def _shown(goal: Objective, tags: Mapping[str, str], name: str) -> str:

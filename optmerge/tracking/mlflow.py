@@ -24,14 +24,16 @@ from optmerge.tracking.code_version import version_tags
 from optmerge.tracking.connection import connect, every, told
 from optmerge.tracking.data_sets import inputs_of
 from optmerge.tracking.problem_tables import table_of
+from optmerge.tracking.study_facts import NOTE, description_of, params_of_study, params_of_trials, with_winner
 from optmerge.tracking.trial_runs import STATUS, document_of, metrics_of, params_of, tags_of
 from optmerge.tracking.winner_facts import MODEL, PROBLEMS, described, scores_of, winner_tags
 
 log = logging.getLogger(__name__)
 
-_STUDY, _TRIAL = "optmerge.study", "optmerge.trial"  # tags that find runs again when a study is resumed
+STUDY, _TRIAL = "optmerge.study", "optmerge.trial"  # tags that find runs again when a study is resumed
 _STOPPED = "stopped"  # tag that says why a search ended early
 _BEST_SO_FAR = "best"  # metric of the parent run, at every trial that is better than all before
+_NOTE = 5000  # letters of a description: the limit of older servers
 _RUNS = ("all", "best", "finalists")
 
 
@@ -94,6 +96,7 @@ class MlflowTracker:
         self._problems: Mapping[Split, ProblemSet] = {}
         self._common: dict[str, str] = {}  # tags that all runs of the study have
         self._recorded: dict[int, str] = {}  # trial to its run
+        self._params: set[str] = set()  # names of the parent run's parameters, which cannot be changed
         self._best: float | None = None  # turned, so that higher is better
         self._monitor: Any = None
 
@@ -115,7 +118,7 @@ class MlflowTracker:
             **version_tags(),
         }
         self._experiment = self._experiment_id(self._options.experiment or experiment_of(study, settings))
-        parents = self._client.search_runs([self._experiment], f"tags.`{_STUDY}` = '{key}'", max_results=1)
+        parents = self._client.search_runs([self._experiment], f"tags.`{STUDY}` = '{key}'", max_results=1)
         if parents:
             self._parent = parents[0].info.run_id
             self._client.update_run(self._parent, status="RUNNING")
@@ -123,11 +126,13 @@ class MlflowTracker:
                 self._client.delete_tag(self._parent, _STOPPED)
             best = parents[0].data.metrics.get(_BEST_SO_FAR)
             self._best = None if best is None else goal.sign * best
+            self._params = set(parents[0].data.params)
         else:
-            tags = {_STUDY: key, "objective": goal.name, **self._common}
+            tags = {STUDY: key, "objective": goal.name, **self._common}
             self._parent = self._client.create_run(self._experiment, run_name=study, tags=tags).info.run_id
             self._client.log_dict(self._parent, dict(settings), "config.json")
             self._client.log_inputs(self._parent, inputs_of(settings.get("task", {}), problems))
+        self._tell_of_study(study, describe=not parents or NOTE not in parents[0].data.tags)
         self._recorded = self._children()
         if self._options.system_metrics:
             from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -136,6 +141,28 @@ class MlflowTracker:
                 self._parent, resume_logging=True, tracking_uri=self._options.uri
             )
             self._monitor.start()
+
+    def _tell_of_study(self, study: str, *, describe: bool) -> None:
+        """Give the parent run what is settled of the study, its budget, and a description unless it has one."""
+        from mlflow.entities import Metric, RunTag
+
+        trials = self._settings["study"].get("trials")
+        now = int(time.time() * 1000)
+        self._client.log_batch(
+            self._parent,
+            # A study can be extended, and a parameter cannot be changed.
+            metrics=[] if trials is None else [Metric("trials/budget", float(trials), now, 0)],
+            params=self._new_params(params_of_study(self._settings, self._goal, self._problems)),
+            tags=[RunTag(NOTE, description_of(study, self._settings, self._goal)[:_NOTE])] if describe else [],
+        )
+
+    def _new_params(self, params: Mapping[str, str]) -> list[Any]:
+        """Those that the parent run does not have."""
+        from mlflow.entities import Param
+
+        new = [Param(name, value) for name, value in params.items() if name not in self._params]
+        self._params |= set(params)
+        return new
 
     def _experiment_id(self, name: str) -> str:
         from mlflow.exceptions import MlflowException
@@ -177,6 +204,8 @@ class MlflowTracker:
     def trial(self, trial: FrozenTrial) -> None:
         from mlflow.entities import Metric
 
+        if "genes" not in self._params and trial.values:
+            self._client.log_batch(self._parent, params=self._new_params(params_of_trials(self._settings, trial)))
         fitness = None if violation(trial) else value_of(trial, self._goal)
         better = fitness is not None and (self._best is None or self._goal.sign * fitness > self._best)
         if self._options.runs == "all" or (self._options.runs == "best" and better):
@@ -244,7 +273,7 @@ class MlflowTracker:
         self._client.log_batch(
             self._parent,
             metrics=[Metric(name, value, now, 0) for name, value in values.items()],
-            tags=[RunTag("recipe_sha256", result["winner"]["recipe_sha256"])],
+            tags=[RunTag("recipe_sha256", result["winner"]["recipe_sha256"]), self._winner_told(result)],
         )
         self._tell_finalists(judged)
         self._client.log_text(self._parent, json.dumps(result, indent=2, ensure_ascii=False), "result.json")
@@ -265,6 +294,14 @@ class MlflowTracker:
         self._end_monitor()
         self._client.set_terminated(self._parent)
         return registered
+
+    def _winner_told(self, result: Mapping[str, Any]) -> Any:
+        """The description of the study, which people may have changed since, with its winner."""
+        from mlflow.entities import RunTag
+
+        known = self._client.get_run(self._parent).data.tags.get(NOTE, "")
+        sentence = described(result, self._goal)
+        return RunTag(NOTE, with_winner(known[: _NOTE - len(sentence) - 2], result["study"], sentence))
 
     def _tell_finalists(self, judged: Judged) -> None:
         """Add what finalists scored on validation to their runs."""

@@ -26,7 +26,8 @@ def put_model(client: "MlflowClient", run_id: str, folder: Path, name: str) -> N
     """Put the files of a folder among a run's artifacts, under a name.
 
     In a store on this disk the weights are linked, not copied: nobody writes into them, as a folder is only ever
-    replaced as a whole.
+    replaced as a whole. A name stands for its weights: where its files are there already, only links are made, as a
+    folder that was written anew would keep the same weights on the disk twice.
     """
     root = local_folder(str(client.get_run(run_id).info.artifact_uri))
     if root is None:
@@ -34,6 +35,7 @@ def put_model(client: "MlflowClient", run_id: str, folder: Path, name: str) -> N
         return
     target = root / name
     if target.exists():  # it is whole, as it was moved there in one step
+        _link_weights(folder, target)
         return
     staging = target.with_name(f".{name}.partial")
     shutil.rmtree(staging, ignore_errors=True)
@@ -43,6 +45,26 @@ def put_model(client: "MlflowClient", run_id: str, folder: Path, name: str) -> N
             there.parent.mkdir(parents=True, exist_ok=True)
             _put_file(path, there)
     staging.rename(target)
+
+
+def _link_weights(folder: Path, target: Path) -> None:
+    """Let the weights of a folder take the place of those that are the same among the artifacts, where links can be."""
+    ours, theirs = _sizes(folder), _sizes(target)
+    if ours != theirs:  # they were removed, or are cut into other files
+        return
+    for name in ours:
+        path, there = folder / name, target / name
+        linked = there.with_name(f".{there.name}.partial")
+        with contextlib.suppress(OSError):  # another disk, or one that has no links
+            if not there.samefile(path):
+                linked.unlink(missing_ok=True)
+                os.link(path, linked)
+                linked.replace(there)
+
+
+def _sizes(folder: Path) -> dict[Path, int]:
+    """The files with weights in a folder, and how large they are."""
+    return {path.relative_to(folder): path.stat().st_size for path in sorted(folder.rglob(f"*{WEIGHTS}"))}
 
 
 def _put_file(path: Path, there: Path) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # Tags of versions beside those of `winner_facts`.
 DECIDED = "decided"  # how it came to its title
-_WEIGHTS, _REMOVED = "weights", "removed"  # of one that has lost them
+WEIGHTS, REMOVED = "weights", "removed"  # of one that has lost them
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 _LETTERS = 8  # of a hash, in a title
@@ -241,11 +241,11 @@ class Registry:
         for version in versions[:-keep]:
             titled = any(alias.startswith((CHAMPION, CHALLENGER)) for alias in version.aliases)
             where = version.tags.get(MODEL)
-            removed = version.tags.get(_WEIGHTS) == _REMOVED
+            removed = version.tags.get(WEIGHTS) == REMOVED
             if titled or removed or where is None or (version.run_id, where) in shared or self._elsewhere(version):
                 continue
             if remove_weights(self._client, version.run_id, where):
-                self._client.set_model_version_tag(self._name, str(version.number), _WEIGHTS, _REMOVED)
+                self._client.set_model_version_tag(self._name, str(version.number), WEIGHTS, REMOVED)
 
     def _elsewhere(self, version: Version) -> bool:
         """Whether the folder of a version is that of a version of another registered model too."""

@@ -1,6 +1,7 @@
 """Both dashboards as people see them, in a real browser."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,8 @@ def test_note_tells_what_is_searched_and_shows_the_pictures(served: Dashboards, 
     heads = [[cell.text for cell in table.find_elements("css selector", "th")] for table in browser.all("table")]
     assert heads[:2] == [["model", "score", "95% interval"], ["trial", "acc_ja"]]
     assert any("rial" in words and "acc_ja" in words for words in loaded_pictures(browser))
+    order = [told.index(words) for words in ("Best in the search", "What is searched", "How to go on", "test.png")]
+    assert order == sorted(order)
     browser.screenshot("note")
     browser.driver.set_window_size(1400, 3200)
     browser.screenshot("note-whole")
@@ -76,8 +79,11 @@ def test_list_of_studies_leads_to_the_study(served: Dashboards, browser: Browser
 
 
 def test_mlflow_shows_the_run_of_the_study(served: Dashboards, browser: Browser) -> None:
-    browser.open(f"{served.address('watch the runs')}/#/experiments/1/runs", shows("demo-seed0"))
-    browser.screenshot("mlflow-runs")
+    browser.open(served.address("watch the runs"), shows("demo-seed0", "Searched are merges by", "sampler", "cmaes"))
+    assert re.search(r"/#/experiments/\d+/runs/[0-9a-f]{32}$", served.address("watch the runs"))
+    assert "python -m optmerge report study.name=demo-seed0" in browser.text()
+    assert "Winner of study demo-seed0." in browser.text()
+    browser.screenshot("mlflow-run")
     assert browser.errors() == []
 
 

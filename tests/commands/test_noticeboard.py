@@ -170,6 +170,9 @@ def test_pictures_are_in_the_note_with_what_they_show(made: Made, tmp_path: Path
     metas = {meta.filename: meta.artifact_id for meta in get_all_artifact_meta(made.opened.study)}
     assert set(metas) == {"solved.png"}
     assert f"![Which problems \\| each model solves.](/artifacts/1/{metas['solved.png']})" in made.note()
+    assert made.note().count("[solved.png](") == 1
+    heads = re.findall("^## (.*)", made.note(), re.MULTILINE)
+    assert heads == ["Best in the search", "What is searched", "How to go on", "Pictures"]
     board.end([(tmp_path / "solved.png", "Anew.")])
     assert len(get_all_artifact_meta(made.opened.study)) == 1
 

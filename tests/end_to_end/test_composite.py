@@ -85,6 +85,14 @@ def test_every_part_is_an_objective_and_the_best_compromises_are_kept(
     assert {"source base", "source ja"} < set(found["others_on_validation"])
     folder = here / "studies" / "demo-seed0"
     assert (folder / "report" / "front.png").stat().st_size > 10_000
+    page = (folder / "report" / "index.html").read_text(encoding="utf-8")
+    for named in ("ja/acc_ja</th>", "bits/bits_per_byte (less is better)</th>"):
+        assert f'<th scope="col" class="n">{named}' in page
+    assert "score = 0.667 \u00d7 ja/acc_ja \u2212 0.333 \u00d7 bits/bits_per_byte." in page
+    means = found["winner"]["means"]
+    weighed = (2 * means["ja/acc_ja"] - means["bits/bits_per_byte"]) / 3
+    assert weighed == pytest.approx(means["score"], rel=1e-3)  # scores of problems are kept rounded
+    assert f'<td class="n">{means["bits/bits_per_byte"]:.4g}</td>' in page
     assert "](front.png)" in (folder / "best" / "README.md").read_text(encoding="utf-8")
     assert (folder / "best" / "front.png").read_bytes() == (folder / "report" / "front.png").read_bytes()
     assert {path.name for path in (folder / "front").iterdir()} == {f"trial-{number}.yaml" for number in front}

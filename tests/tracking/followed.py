@@ -23,7 +23,15 @@ GENES = 30
 def settings(seed: int = 0, folder: Path = Path("studies")) -> dict[str, Any]:
     sources = {"ja": {"path": "/models/ja"}, "base": {"path": "/models/base"}}
     task = {"name": "gsm8k", "validation": {"path": "problems.jsonl"}}
-    return {"study": {"seed": seed, "folder": str(folder)}, "models": {"sources": sources}, "task": task}
+    return {
+        "study": {"seed": seed, "folder": str(folder), "trials": 4},
+        "models": {"sources": sources, "base": "base", "dtype": "bfloat16"},
+        "method": {"name": "ties"},
+        "space": {"groups": "blocks", "block_layers": 4, "kinds": "sublayers"},
+        "sampler": {"name": "cmaes", "population": None},
+        "pruner": {"name": "racing"},
+        "task": task,
+    }
 
 
 def problem_set(name: str, count: int) -> ProblemSet:

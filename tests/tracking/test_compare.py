@@ -32,8 +32,9 @@ def registered(tmp_path_factory: pytest.TempPathFactory, uri: str) -> str:
     return uri
 
 
-def printed(uri: str, *arguments: str) -> str:
-    console = Console(width=200, force_terminal=False)
+def printed(uri: str, *arguments: str, width: int | None = None) -> str:
+    """What it says, to a terminal of a width or to none."""
+    console = Console(width=width or 200, force_terminal=width is not None, color_system=None)
     with console.capture() as capture:
         run_compare([f"tracking.uri={uri}", *arguments], console)
     return capture.get()
@@ -53,6 +54,25 @@ def test_versions_are_side_by_side(registered: str) -> None:
         "30.0% (20.0% to 40.0%)",
     ]
     assert cells[6:] == ["apache-2.0", "base, ja"]
+
+
+def test_a_narrow_terminal_has_all_but_the_sources_whole(registered: str) -> None:
+    text = printed(registered, NAME, width=119)
+    assert row(text, "2 ")[6:] == ["apache-2.0"] and "\u2026" not in text
+    assert row(printed(registered, NAME, width=120), "4 ")[6] == "apache-2.0"
+
+
+def test_a_version_without_weights_is_marked(tmp_path: Path, uri: str) -> None:
+    name = "forgetful"
+    for number in (1, 2, 3):
+        options = Options(uri, str(tmp_path / "artifacts"), experiment=name, model=name, keep=1)
+        document = result(f"{number}" * 64, study=f"study{number}")
+        follow(options, model_folder(tmp_path / f"study{number}" / "best"), [], document, judged(FIRST))
+    text = printed(uri, name, f"csv={tmp_path / 'table.csv'}")
+    assert "Registered model forgetful: validation problems 76767676" in text
+    assert [row(text, version)[0] for version in "123"] == ["1 champion", "2 (weights removed)", "3 challenger"]
+    with (tmp_path / "table.csv").open(newline="") as file:
+        assert [one["weights"] for one in csv.DictReader(file)] == ["", "removed", ""]
 
 
 def test_each_is_held_against_the_champion_by_a_paired_test(registered: str) -> None:

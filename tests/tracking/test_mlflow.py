@@ -142,6 +142,47 @@ def test_the_first_genes_are_parameters_and_all_are_in_a_file(followed: Followed
     assert document["scores"] == {"acc": [1, 1, 0, 0]}
 
 
+def test_studies_can_be_compared_by_what_is_settled_of_them(followed: Followed) -> None:
+    assert followed.parent().data.params == {
+        "sources": "base, ja",
+        "base": "./base",
+        "task": "gsm8k",
+        "objective": "acc",
+        "seed": "0",
+        "problems/validation": "4",
+        "problems/test": "3",
+        "genes": str(GENES),
+        "method": "ties",
+        "space": "blocks of 4, sublayers",
+        "sampler": "cmaes",
+        "pruner": "racing",
+        "dtype": "bfloat16",
+    }
+    assert followed.parent().data.metrics["trials/budget"] == 4
+
+
+def test_the_study_describes_what_is_searched_and_its_winner(followed: Followed) -> None:
+    what, how, winner = followed.parent().data.tags["mlflow.note.content"].split("\n\n")
+    assert (
+        what == "Searched are merges by ties (parameters by blocks of 4, sublayers) of base, ja, for acc (task gsm8k)."
+    )
+    assert how == "Its report: `python -m optmerge report study.name=mine`"
+    assert winner.startswith("Winner of study mine. acc: 40.0% on validation")
+
+
+def test_what_people_add_to_the_description_stays(followed: Followed, tmp_path: Path) -> None:
+    options = replace(followed.options, experiment="described", model="described")
+    best = model_folder(tmp_path / "best")
+    follow(options, best, trials(), result("1" * 64))
+    run = followed.parent("described")
+    note = f"Mine.\n\n{run.data.tags['mlflow.note.content']}\n\nMine too."
+    followed.client.set_tag(run.info.run_id, "mlflow.note.content", note)
+    follow(options, best, trials(), result("2" * 64, validation=0.9))
+    parts = followed.parent("described").data.tags["mlflow.note.content"].split("\n\n")
+    assert (parts[0], parts[-2]) == ("Mine.", "Mine too.") and len(parts) == 5
+    assert "90.0% on validation" in parts[-1]
+
+
 def test_problems_that_a_trial_has_not_seen_have_no_score(followed: Followed, tmp_path: Path) -> None:
     assert followed.artifact(followed.child(1), "trial.json", tmp_path)["scores"] == {"acc": [None, 1, None, None]}
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,37 @@ def test_weights_are_linked_not_copied(store: Store, tmp_path: Path) -> None:
     assert os.path.samefile(kept, tmp_path / "study1" / "best" / "model.safetensors")
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_a_winner_that_is_written_anew_is_on_the_disk_once(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    from optmerge.models.staging import staged
+
+    store.add(HALF, study="mine", weights="a" * 64)
+    best = tmp_path / "mine" / "best"
+    with staged(best, nbytes=1, replace=True) as folder:  # as an extended study writes it
+        shutil.copytree(best, folder, dirs_exist_ok=True)
+    (kept,) = (tmp_path / "artifacts").rglob("model.safetensors")
+    assert not os.path.samefile(kept, best / "model.safetensors")
+    if not links:
+        monkeypatch.setattr(os, "link", refuse_to_link)
+    store.add(HALF, study="mine", weights="a" * 64)
+    assert os.path.samefile(kept, best / "model.safetensors") == links
+    assert {path.name for path in kept.parent.iterdir()} == store.files(1)
+    assert kept.read_bytes() == b"weights"
+
+
+def refuse_to_link(*_: Any) -> None:
+    raise OSError(errno.EXDEV, "another disk")
+
+
+def test_weights_that_were_removed_stay_so_when_a_study_is_extended(store: Store) -> None:
+    for study in ("first", "second", "third"):
+        store.add(HALF, study=study, weights=study[0] * 64, keep=1)
+    store.add(HALF, study="second", weights="s" * 64)
+    assert store.files(2) == {"config.json", "recipe.yaml"}
+
+
 def test_another_winner_in_the_folder_leaves_a_version_as_it_was(store: Store, tmp_path: Path) -> None:
     from optmerge.models.staging import staged
 
@@ -213,10 +245,7 @@ def test_another_winner_in_the_folder_leaves_a_version_as_it_was(store: Store, t
 def test_where_links_cannot_be_made_weights_are_copied(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: Any) -> None:
-        raise OSError(errno.EXDEV, "another disk")
-
-    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "link", refuse_to_link)
     store.add(HALF)
     (kept,) = (tmp_path / "artifacts").rglob("model.safetensors")
     assert kept.read_bytes() == b"weights"
