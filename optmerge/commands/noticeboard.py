@@ -27,19 +27,21 @@ from optmerge.study.trial_scores import SCORES
 from optmerge.tasks.task import Split
 
 _SECONDS = 15.0  # between two notes, at least
+_AT_THE_END = 2.0  # seconds for which a database is waited for that may be the reason of an end
 PROBLEMS = "problems.csv"
 _TOLD = "optmerge:pictures"  # system attribute of a study: name of a picture to what it shows
 
 log = logging.getLogger(__name__)
 
 
-def post_note(opened: OpenStudy, folder: Path, url: str) -> None:
+def post_note(opened: OpenStudy, folder: Path, url: str, *, at_work: bool = False) -> None:
     """Write the note of a study, but for what a person has added to it.
 
     Args:
         opened: The study.
         folder: The study's folder.
         url: Where its database is.
+        at_work: Whether it is the search that writes the note, which goes on.
     """
     from optuna_dashboard import get_note, save_note
 
@@ -47,10 +49,11 @@ def post_note(opened: OpenStudy, folder: Path, url: str) -> None:
     from optmerge.reports.note import MARK, Standing, study_note
     from optmerge.study.artifacts import attached
 
-    known = attached(opened)
+    known, running = attached(opened), len(opened.database.running(opened.study_id))
     standing = Standing(
         opened,
-        running=len(opened.database.running(opened.study_id)),
+        running=running,
+        at_work=at_work or running > 0,
         where=setting_words(opened.study.study_name, folder, url),
         files={name: f"/artifacts/{opened.study_id}/{number}" for name, number in known.items()},
         told=opened.database.get_study_system_attrs(opened.study_id).get(_TOLD, {}),
@@ -111,20 +114,30 @@ class Noticeboard:
         """Bring the note up to date, now and then."""
         if time.monotonic() - self._posted > _SECONDS:
             with harmless():
-                self._post()
+                self._post(at_work=True)
             self._posted = time.monotonic()
+
+    def leave(self) -> None:
+        """Say that the search stops before its end, unless its database is away by now."""
+        from optmerge.study.charter import open_study
+        from optmerge.study.storage import open_storage
+
+        with harmless():
+            database = open_storage(self._opened.database.url, patience=_AT_THE_END, create=False)
+            opened = open_study(database, self._opened.study.study_name)
+            post_note(opened, self._folder, self._assembly.config.storage.url)
 
     def end(self, pictures: Sequence[tuple[Path, str]]) -> None:
         """Attach all that a study has when it has ended: the pictures of its report, with what each shows, and more."""
         with harmless():
             post_files(self._opened, self._folder, pictures)
             self._post_tables(finalists(self._opened), recipes=True)
-            self._post()
+            self._post(at_work=False)
 
-    def _post(self) -> None:
+    def _post(self, *, at_work: bool) -> None:
         if self._assembly.config.study.keep_responses:
             self._post_tables(self._without_table(), recipes=False)
-        post_note(self._opened, self._folder, self._assembly.config.storage.url)
+        post_note(self._opened, self._folder, self._assembly.config.storage.url, at_work=at_work)
 
     def _without_table(self) -> list[FrozenTrial]:
         """Trials that have answered, and have no table from this process or one before it."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from optmerge.amounts import shown_bytes
+from optmerge.phrases import shown_bytes
 
 _SMALL = 1_000_000_000  # bytes that are done before anyone wonders
 

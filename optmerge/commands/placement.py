@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from optmerge.amounts import shown_bytes
 from optmerge.commands.assembly import Assembly
 from optmerge.errors import UsageError
+from optmerge.phrases import shown_bytes
 
 if TYPE_CHECKING:
     import torch

@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.console import Console
 
-from optmerge.amounts import shown_bytes, shown_seconds
 from optmerge.commands.assembly import Assembly, assemble, find_plugins, make_sources
 from optmerge.config import Config
 from optmerge.errors import OptmergeError
+from optmerge.phrases import shown_bytes, shown_seconds
 from optmerge.recipe import RECIPE
 from optmerge.space import Gene, PathSpace, TensorGroup
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from rich.console import Console
 
-from optmerge.amounts import shown_bytes
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.models.licence_rules import RULES
 from optmerge.models.licences import Combined, combine, declared, forbids, known_licence
 from optmerge.models.source_licences import CARD, declared_in, recipe_licences, with_licences
 from optmerge.models.staging import check_place, staged
+from optmerge.phrases import shown_bytes
 from optmerge.recipe import RECIPE, Recipe
 from optmerge.registered import did_you_mean
 

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 
@@ -175,8 +175,10 @@ def _search(run: Run) -> None:
     objective = objective_of(run)
     assembly, opened = run.assembly, run.opened
     proposer = assembly.plugins.sampler.proposer(assembly.space.genes, assembly.config.study.seed, opened.starts)
-    with progress_line(assembly, opened, run.console) as line:
-        shown = Shown(opened, line, run.tracker, Noticeboard(assembly, opened, run.folder))
+    with (
+        progress_line(assembly, opened, run.console) as line,
+        Shown(opened, line, run.tracker, Noticeboard(assembly, opened, run.folder)) as shown,
+    ):
         for _ in work(opened.study, opened.database, opened.plan, proposer, objective):
             shown.update()
         shown.update()  # others may have finished the last ones
@@ -184,6 +186,8 @@ def _search(run: Run) -> None:
 
 class Shown:
     """What a progress line and a tracker were told of a study, whoever ran its trials.
+
+    As a context it tells optuna-dashboard of an end before the end.
 
     Args:
         opened: The study; what ended before is known already.
@@ -199,6 +203,13 @@ class Shown:
         self._board = board
         board.update()
         self._numbers = {trial.number for trial in self._ended()}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        if kind is not None:
+            self._board.leave()
 
     def update(self) -> None:
         """Tell them of the trials that ended since the last time."""

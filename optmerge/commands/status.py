@@ -10,9 +10,9 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
-from optmerge.amounts import shown_seconds
 from optmerge.commands.words import check_settings
 from optmerge.commands.worker import named_study
+from optmerge.phrases import shown_seconds
 from optmerge.study.charter import OpenStudy
 from optmerge.study.slots import DIED, ERROR, HANDED_BACK, Ledger, front_of
 from optmerge.study.trial_scores import value_of

@@ -35,8 +35,11 @@ def run_workers(assembly: Assembly, opened: OpenStudy, tracker: Tracker, folder:
 
     launcher = assembly.plugins.launcher
     ledger = Ledger(opened.plan)
-    with progress_line(assembly, opened, console) as line, _crew(assembly, folder) as crew:
-        shown = Shown(opened, line, tracker, Noticeboard(assembly, opened, folder))
+    with (
+        progress_line(assembly, opened, console) as line,
+        Shown(opened, line, tracker, Noticeboard(assembly, opened, folder)) as shown,
+        _crew(assembly, folder) as crew,
+    ):
         console.print(f"{launcher.workers} workers; what they say is in {folder / 'workers'}", highlight=False)
         while True:
             left = crew.look()  # first: those that leave when all is done must not look as if they had fled

@@ -2,10 +2,10 @@
 
 import importlib.util
 
-from optmerge.amounts import shown_bytes
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.interchange.export import Export
 from optmerge.models.vocabulary import vocabulary_size
+from optmerge.phrases import shown_bytes
 from optmerge.recipe import RECIPE, RECIPE_KEY, load_recipe
 
 # What tokenizers like to disagree on: white space, digits, signs, scripts.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from optmerge.errors import UsageError
 from optmerge.models.licence_rules import OTHER, RULES, UNKNOWN, WITHOUT_RULE, Rule, licence_id, rule_of
+from optmerge.phrases import listed
 from optmerge.registered import did_you_mean
 
 CONFLICT = "conflicting-terms"
@@ -138,7 +139,7 @@ def combine(sources: Mapping[str, Declared], prefer: str = "") -> Combined:
     every = list(rules.values())
     if unknown := [rule for rule in every if rule.kind == "unknown"]:
         reasons.append(
-            f"so nothing can be said of the merge before that of {_listed(_whose(sources, unknown))} is known"
+            f"so nothing can be said of the merge before that of {listed(_whose(sources, unknown))} is known"
         )
         return Combined(UNKNOWN, UNKNOWN, reasons=tuple(reasons))
     conflicts = _conflicts(every)
@@ -154,7 +155,7 @@ def combine(sources: Mapping[str, Declared], prefer: str = "") -> Combined:
     if len(ids) == 1:
         reasons.append(f"so the merge is under {_named(RULES[ids[0]])}")
         return _result(ids[0] if RULES[ids[0]].on_hub else OTHER, ids[0], every, tuple(reasons))
-    reasons.append(f"so the terms of {_listed([_named(RULES[name]) for name in ids])} all apply to the merge")
+    reasons.append(f"so the terms of {listed([_named(RULES[name]) for name in ids])} all apply to the merge")
     return _result(OTHER, _JOINT.join(ids), every, tuple(reasons))
 
 
@@ -173,7 +174,7 @@ def forbids(policy: str, sources: Mapping[str, Declared]) -> dict[str, str]:
             found[alias] = "; ".join(_why_not(rule, policy) for rule in hindrances or map(rule_of, said.ids))
     # Each alone may allow it, and all together not.
     if not found and sources and combine({**sources, "policy": wanted}, policy).name != policy:
-        found[_listed(sorted(sources))] = "; ".join(combine(sources).conflicts) or "their licences do not go together"
+        found[listed(sorted(sources))] = "; ".join(combine(sources).conflicts) or "their licences do not go together"
     return found
 
 
@@ -208,10 +209,10 @@ def _conflicts(rules: Sequence[Rule]) -> tuple[str, ...]:
         return tuple(found)
     heirs = _heirs(rules)
     if not heirs:
-        listed = _listed([_named(rule) for rule in copyleft])
-        return (*found, f"{listed} each want the whole merge to themselves, and name no licence in common")
+        rivals = listed([_named(rule) for rule in copyleft])
+        return (*found, f"{rivals} each want the whole merge to themselves, and name no licence in common")
     for rule in rules:
-        named = _listed([_named(one) for one in copyleft])
+        named = listed([_named(one) for one in copyleft])
         if rule.kind in ("terms", "research") and not set(heirs) & set(rule.within):
             found.append(f"{named} allows no further restrictions, and {_named(rule)} demands some")
         elif rule.kind == "permissive" and set(heirs) <= set(rule.never_within):
@@ -265,7 +266,3 @@ def _whose(sources: Mapping[str, Declared], rules: Iterable[Rule]) -> list[str]:
 
 def _named(rule: Rule) -> str:
     return rule.name if rule.kind != "unknown" else ("no known licence" if rule.id == UNKNOWN else rule.id)
-
-
-def _listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from optmerge.amounts import shown_bytes
 from optmerge.errors import OptmergeError, UsageError
+from optmerge.phrases import shown_bytes
 
 _SMALL_FILES_BYTES = 50_000_000  # room for config, tokenizer and headers
 

@@ -5,10 +5,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from optmerge.amounts import shown_seconds
 from optmerge.models.form import Form
 from optmerge.models.licence_rules import RULES
 from optmerge.models.licences import Combined, declared
+from optmerge.phrases import listed, shown_seconds
 from optmerge.recipe import (
     RECIPE,
     UNION,
@@ -132,7 +132,7 @@ def _note(form: Form) -> str:
     if form.name == "gguf":
         one = len(form.files) == 1
         kind = f", {'its' if one else 'their'} matrices in {form.kind}" if form.kind else ""
-        files = _listed([f"`{file}`" for file in form.files])
+        files = listed([f"`{file}`" for file in form.files])
         what = f"{files} {'is a GGUF file' if one else 'are GGUF files'} for llama.cpp{kind}."
     else:
         what = "Its linear layers have 8 bits an entry, by torchao."
@@ -207,7 +207,7 @@ def _what(recipe: Recipe, licence: Combined, name: str, result: Mapping[str, Any
     notices = "".join(f"\n\n> {notice}" for notice in licence.notices)
     made = f"Nothing was trained: its weights follow from theirs by [{RECIPE}]({RECIPE})"
     how = f", which optmerge found by evolution ([Akiba et al., 2025]({PAPER}))" if result else ", with optmerge"
-    return f"{name} is {kind} of {_listed(sources)}. {made}{how}.{goal}{notices}"
+    return f"{name} is {kind} of {listed(sources)}. {made}{how}.{goal}{notices}"
 
 
 def _results(result: Mapping[str, Any]) -> str:
@@ -237,7 +237,7 @@ def _chosen(result: Mapping[str, Any]) -> str:
         f"and the score on test is the one to believe.{models_on_test(result)}"
     )
     if "front" in result:
-        names = _listed([f"`{one['name']}`" for one in result["objectives"]])
+        names = listed([f"`{one['name']}`" for one in result["objectives"]])
         text += (
             f" It was searched for {names} at once: of {len(result['front'])} compromises between them this one has "
             f"the best {goal.name}, which weighs them."
@@ -313,7 +313,7 @@ def _rows(node: MergeNode | PathNode, tree: Mapping[str, Any], above: str) -> It
 
 
 def _limits(recipe: Recipe, result: Mapping[str, Any] | None) -> str:
-    sources = _listed([_linked(one) for one in _base_models(recipe.root)])
+    sources = listed([_linked(one) for one in _base_models(recipe.root)])
     measured = (
         f"It was chosen by its answers to {result['task']['name']} alone, and nothing else was measured"
         if result
@@ -373,7 +373,3 @@ def _loading(name: str, form: Form | None) -> str:
         f'model = AutoModelForCausalLM.from_pretrained("{name}")  # this folder, or its id on the hub\n'
         f'tokenizer = AutoTokenizer.from_pretrained("{name}")\n```'
     )
-
-
-def _listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

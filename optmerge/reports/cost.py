@@ -9,9 +9,9 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from optmerge.amounts import shown_seconds
+from optmerge.phrases import plural, shown_seconds
 from optmerge.reports.drawing import Drawing
-from optmerge.reports.style import BLACK, DARK, EDGE, GOLD, PALE, ROSE, WIDTH, plural
+from optmerge.reports.style import BLACK, DARK, EDGE, GOLD, PALE, ROSE, WIDTH
 from optmerge.study.slots import DIED, ERROR, HANDED_BACK, WORKER
 from optmerge.study.trial_scores import PROBLEMS, SECONDS
 

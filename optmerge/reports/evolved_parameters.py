@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from optmerge.phrases import plural
 from optmerge.recipe import MergeNode
 from optmerge.reports.drawing import Drawing
-from optmerge.reports.style import WIDTH, plural
+from optmerge.reports.style import WIDTH
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

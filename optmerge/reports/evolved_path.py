@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from optmerge.phrases import plural
 from optmerge.recipe import PathNode
 from optmerge.reports.drawing import Drawing
-from optmerge.reports.style import EDGE, FAINT, colour, hatch, marker, plural
+from optmerge.reports.style import EDGE, FAINT, colour, hatch, marker
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from optmerge.phrases import listed, plural
 from optmerge.reports.drawing import Drawing
-from optmerge.reports.style import BLACK, DARK, EDGE, FAINT, GOLD, PALE, ROSE, listed, percent_axis, plural
+from optmerge.reports.style import BLACK, DARK, EDGE, FAINT, GOLD, PALE, ROSE, percent_axis
 from optmerge.tasks import Objective
 
 if TYPE_CHECKING:

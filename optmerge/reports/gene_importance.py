@@ -10,8 +10,9 @@ import optuna
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
+from optmerge.phrases import listed, plural
 from optmerge.reports.drawing import Drawing
-from optmerge.reports.style import DARK, FAINT, GOLD, WIDTH, listed, plural
+from optmerge.reports.style import DARK, FAINT, GOLD, WIDTH
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -30,6 +30,7 @@ class Standing:
     Attributes:
         opened: The study.
         running: Trials that run now.
+        at_work: Whether the search goes on, even where its only worker is between two trials.
         where: Settings that find the study, such as `study.name=NAME`.
         files: Name to address of the files that the study has.
         told: Name of a file to what it shows, for pictures.
@@ -39,6 +40,7 @@ class Standing:
 
     opened: OpenStudy
     running: int
+    at_work: bool
     where: str
     files: Mapping[str, str] = field(default_factory=dict)
     told: Mapping[str, str] = field(default_factory=dict)
@@ -81,9 +83,9 @@ def _progress(
     if Ledger(opened.plan).update(trials).is_done(budget):
         state = "Done" if standing.result else "All trials are done"
     elif control.get("stop"):
-        state = "Stopping" if standing.running else "Stopped"
+        state = "Stopping" if standing.at_work else "Stopped"
     else:
-        state = "Running" if standing.running else "Waiting for workers"
+        state = "Running" if standing.at_work else "Waiting for workers"
     pruned = sum(trial.state == TrialState.PRUNED for trial in finished)
     failed = sum(trial.state == TrialState.FAIL for trial in trials)
     told = [f"{len(finished)} of {budget} trials", f"{pruned} of them pruned"]
@@ -96,7 +98,7 @@ def _progress(
     elif leaders:
         number, value = leaders[0]
         told.append(f"the best so far, [trial {number}]({_page(opened, [number])}): {goal.name} {goal.shown(value)}")
-    return f"**{state}**: {', '.join(told)}. ({datetime.now():%Y-%m-%d %H:%M})"
+    return f"**{state}**: {', '.join(told)}. (As of {datetime.now():%Y-%m-%d %H:%M}.)"
 
 
 def _leaders(opened: OpenStudy, goal: Objective, finished: Sequence[FrozenTrial]) -> list[Leader]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from optmerge.phrases import listed, plural
 from optmerge.reports.chosen import Chosen
 from optmerge.reports.cost import Cost, duration
 from optmerge.reports.drawing import shown_difference
@@ -26,7 +27,6 @@ from optmerge.reports.results import (
     weighing,
     winners_gap,
 )
-from optmerge.reports.style import listed, plural
 from optmerge.reports.table import models_on_test, told_from_rivals
 from optmerge.study.slots import front_of
 from optmerge.tasks import SORTING, Objective

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from optmerge.phrases import plural
 from optmerge.reports.drawing import Drawing
-from optmerge.reports.style import WIDTH, binned, plural, shades
+from optmerge.reports.style import WIDTH, binned, shades
 from optmerge.tasks import Objective
 
 Scores = NDArray[np.float64]

@@ -7,7 +7,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from optmerge.amounts import shown_seconds
+from optmerge.phrases import shown_seconds
 from optmerge.study.pareto import front
 from optmerge.study.slots import Plan
 from optmerge.study.trial_scores import value_of

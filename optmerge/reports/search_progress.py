@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from optmerge.phrases import plural
 from optmerge.reports.drawing import Drawing
-from optmerge.reports.style import BLACK, DARK, EDGE, FAINT, GOLD, ROSE, WIDTH, percent_axis, plural
+from optmerge.reports.style import BLACK, DARK, EDGE, FAINT, GOLD, ROSE, WIDTH, percent_axis
 from optmerge.tasks import Objective
 
 if TYPE_CHECKING:

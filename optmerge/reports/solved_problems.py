@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from optmerge.phrases import listed, plural
 from optmerge.reports.drawing import Drawing
-from optmerge.reports.style import EDGE, WIDTH, binned, listed, plural, shades
+from optmerge.reports.style import EDGE, WIDTH, binned, shades
 from optmerge.tasks import Objective
 
 if TYPE_CHECKING:
@@ -222,7 +223,7 @@ def _caption(solved: Solved) -> str:
     shares = ", ".join(f"{solved.count(block)} {block} ({solved.count(block) / total:.0%})" for block in BLOCKS)
     text = (
         f"A column is a problem. {shares}. New: {_MEANING[NEW]}. Inherited: {_MEANING[INHERITED]}. "
-        f"Lost: {_MEANING[LOST]}. Unsolved: {_MEANING[NONE]}. Sources: {listed(sources)}."
+        f"Lost: {_MEANING[LOST]}. Unsolved: {_MEANING[NONE]}. Sources: {listed(sources, 8)}."
     )
     if total > _COLUMNS:
         text += f" Neighbouring problems are drawn as one column, {total / _COLUMNS:.1f} each on average."

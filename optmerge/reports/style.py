@@ -1,7 +1,7 @@
 """How all pictures of a report look: told apart in grey and by people who see few colours, with Japanese text."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,14 +148,3 @@ def binned(matrix: NDArray[np.float64], most: int) -> NDArray[np.float64]:
     number = np.add.reduceat(seen.astype(float), edges, axis=1)
     found: NDArray[np.float64] = np.where(number > 0, total / np.maximum(number, 1), np.nan)
     return found
-
-
-def listed(names: Sequence[str], most: int = 8) -> str:
-    """Names in a sentence."""
-    shown = [*names[:most], f"{len(names) - most} more"] if len(names) > most else list(names)
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}" if shown else "none"
-
-
-def plural(count: int, noun: str) -> str:
-    """A number of things."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from optmerge.phrases import plural
 from optmerge.tasks import Objective
 from optmerge.tracking.comparison import Against, Comparable, Compared
 from optmerge.tracking.registry import DECIDED, REMOVED, WEIGHTS
@@ -48,7 +49,8 @@ def print_versions(console: Console, model: str, groups: Sequence[Comparable], t
             if one.alone and len(group.versions) > 1:
                 questions = "; ".join(f"{question[:_LENGTH]} ({id_[:12]})" for id_, question in one.alone[:_SHOWN])
                 more = "; ..." if len(one.alone) > _SHOWN else ""
-                say(f"Version {one.version.number} alone solves {_problems(len(one.alone))}: {questions}{more}")
+                solved = plural(len(one.alone), "problem")
+                say(f"Version {one.version.number} alone solves {solved}: {questions}{more}")
     for sha256, models in tests.items():
         say(
             f"Test problems {sha256[:8]} were answered by {models} different models: the more there are, the less "
@@ -71,7 +73,7 @@ def _table(model: str, group: Comparable, *, first: bool, wide: bool) -> Table:
     table = Table(title=title, title_justify="left")
     for column in ("version", "study"):
         table.add_column(column, no_wrap=True)
-    for column in ("validation", "test, 95%", "against the champion", "solved alone"):
+    for column in ("validation", "test, 95%", "against the champion (two-sided p)", "solved alone"):
         table.add_column(column, justify="right")
     table.add_column("licence")
     if wide:
@@ -112,10 +114,6 @@ def _against(against: Against | None, goal: Objective) -> str:
         return ""
     by = f"{100 * against.difference:+.1f} points" if goal.share else f"{against.difference:+.4g}"
     return f"{by}, p = {against.p_value:.2g}"
-
-
-def _problems(count: int) -> str:
-    return f"{count} problem{'' if count == 1 else 's'}"
 
 
 def as_json(model: str, groups: Sequence[Comparable], tests: Mapping[str, int]) -> dict[str, Any]:

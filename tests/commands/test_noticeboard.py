@@ -93,8 +93,14 @@ def test_note_tells_how_far_the_study_is_and_what_is_best(made: Made) -> None:
     made.board().update()
     assert "**All trials are done**: 3 of 3 trials, 0 of them pruned" in made.note()
     assert "[trial 0](/dashboard/studies/1/trials?numbers=0)" in made.note()
+    made.opened.database.set_control(made.opened.study_id, trials=9)
+    board = made.board()
+    board.update()  # by the search, between two trials
+    assert "**Running**: 3 of 9 trials" in made.note()
+    board.leave()
+    assert "**Waiting for workers**: 3 of 9 trials" in made.note()
     made.opened.database.set_control(made.opened.study_id, trials=9, stop=True)
-    made.board().update()
+    board.leave()
     assert "**Stopped**: 3 of 9 trials" in made.note()
 
 

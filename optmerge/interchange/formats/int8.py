@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from optmerge.amounts import shown_bytes
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.interchange.export import Export
+from optmerge.phrases import shown_bytes
 from optmerge.recipe import RECIPE, RECIPE_KEY, load_recipe
 
 _LEAST, _WIDEST = 0.5, 0.1

@@ -2,7 +2,7 @@
 
 import pytest
 
-from optmerge.amounts import shown_bytes, shown_seconds
+from optmerge.phrases import shown_bytes, shown_seconds
 
 
 @pytest.mark.parametrize(
