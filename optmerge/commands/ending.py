@@ -13,15 +13,11 @@ from typing import Any
 from optmerge.commands.assembly import Assembly, Run
 from optmerge.commands.publishing import facts_to_publish, leave_card, put_aside
 from optmerge.commands.rebuild import write_model
+from optmerge.commands.study_folder import BEST, FRONT, REPORT, RESPONSES, RESULT
 from optmerge.config import Config
 from optmerge.recipe import RECIPE, PathNode, Recipe, load_recipe, node_sha256
 from optmerge.study.charter import OpenStudy
 from optmerge.study.slots import Ledger, counted, front_of
-
-BEST, RESULT = "best", "result.json"
-FRONT = "front"  # folder in a study's: recipes of the best compromises between several objectives
-REPORT = "report"  # another: a page with all pictures
-RESPONSES = "responses"  # another: what trials that run have answered
 
 
 def finished_result(config: Config, opened: OpenStudy, folder: Path) -> dict[str, Any] | None:

@@ -44,7 +44,7 @@ def run_many(overrides: Sequence[str], console: Console) -> None:
         return
     import json
 
-    from optmerge.commands.ending import RESULT
+    from optmerge.commands.study_folder import RESULT
     from optmerge.reports.table import print_comparison
 
     paths = [config.study.own_folder / RESULT for config in configs]

@@ -12,12 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from optmerge.commands.assembly import Assembly
-from optmerge.commands.ending import (
-    BEST,
-    RESPONSES,
-    RESULT,
-    result_that_holds,
-)
+from optmerge.commands.ending import result_that_holds
+from optmerge.commands.study_folder import BEST, RESPONSES, RESULT
 from optmerge.errors import OptmergeError
 from optmerge.recipe import RECIPE
 from optmerge.study.charter import OpenStudy

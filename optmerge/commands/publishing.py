@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optmerge.commands.study_folder import RESULT
 from optmerge.errors import UsageError
 from optmerge.models.form import Form
 from optmerge.models.licences import Combined
@@ -114,8 +115,6 @@ def papers_of(recipe: Recipe, name: str, result: Mapping[str, Any] | None, form:
         result: As for `card_of`.
         form: As for `card_of`.
     """
-    from optmerge.commands.ending import RESULT
-
     card = {CARD: card_of(recipe, name, result, form=form)}
     return card if result is None else card | {RESULT: json.dumps(result, indent=2, ensure_ascii=False) + "\n"}
 
@@ -136,8 +135,6 @@ def result_of(recipe: Recipe, beside: Path) -> dict[str, Any] | None:
         recipe: The recipe.
         beside: Its folder.
     """
-    from optmerge.commands.ending import RESULT
-
     for folder in (beside, beside.absolute().parent):
         try:
             found: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
@@ -190,7 +187,8 @@ def leave_card(
     Returns:
         A line on what became of an edited card.
     """
-    from optmerge.commands.ending import REPORT, write_atomically
+    from optmerge.commands.ending import write_atomically
+    from optmerge.commands.study_folder import REPORT
     from optmerge.reports.card import PICTURES
 
     for picture in PICTURES:

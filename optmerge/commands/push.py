@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from optmerge.commands.study_folder import RESULT
 from optmerge.errors import OptmergeError, UsageError
 from optmerge.models.licence_rules import RULES
 from optmerge.models.licences import Combined, combine, declared, forbids, known_licence
@@ -122,7 +123,7 @@ def _prepared(folder: Path, repo: str, licence: str | None) -> Push:
     from huggingface_hub.utils._validators import validate_repo_id
 
     from optmerge.commands.publishing import card_of, licence_of_product, result_of
-    from optmerge.commands.recipe_places import RESULT, model_folder
+    from optmerge.commands.recipe_places import model_folder
     from optmerge.models.form import form_of
     from optmerge.models.product import recipe_of
     from optmerge.reports.card import is_as_written, likeness_in, tells_results
@@ -225,8 +226,6 @@ def _under(licence: str, recipe: Recipe) -> Combined:
 
 
 def _told(push: Push) -> Iterator[str]:
-    from optmerge.commands.recipe_places import RESULT
-
     yield f"{push.folder} goes to {push.repo} under {push.licence.name}"
     if push.kept:
         changed = f"; only its metadata say {push.licence.name} now" if push.metadata else ""

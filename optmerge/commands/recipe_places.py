@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
+from optmerge.commands.study_folder import BEST, RESULT
 from optmerge.errors import UsageError
 from optmerge.models.form import Form
 from optmerge.recipe import RECIPE, Recipe
-
-BEST, RESULT = "best", "result.json"  # as `ending` leaves them in the folder of a study
 
 
 def recipe_file(place: Path) -> Path:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import optuna
 from rich.console import Console
 
-from optmerge.commands.ending import BEST, REPORT, RESPONSES, RESULT, result_that_holds
+from optmerge.commands.ending import result_that_holds
+from optmerge.commands.study_folder import BEST, REPORT, RESPONSES, RESULT
 from optmerge.commands.words import own_words
 from optmerge.commands.worker import carried_config, named_study
 from optmerge.config import Config, options_of

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.console import Console
 
 from optmerge.commands.assembly import Assembly, Plugins, Run, Say, assemble, find_plugins, make_sources
-from optmerge.commands.ending import BEST, RESPONSES, finish, finished_result
+from optmerge.commands.ending import finish, finished_result
 from optmerge.commands.noticeboard import Noticeboard
+from optmerge.commands.study_folder import BEST, RESPONSES
 from optmerge.commands.whereabouts import dashboards, report
 from optmerge.commands.workers import end_elsewhere, run_workers
 from optmerge.config import Config

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from optmerge.commands.assembly import assemble, find_plugins
-from optmerge.commands.ending import BEST
+from optmerge.commands.study_folder import BEST
 from optmerge.config import Config, compose_config
 from optmerge.errors import UsageError
 from optmerge.models.adapter_config import ADAPTER_CONFIG

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from optmerge.commands.assembly import Assembly
-from optmerge.commands.ending import BEST, FRONT, REPORT, RESULT
+from optmerge.commands.study_folder import BEST, FRONT, REPORT, RESULT
 from optmerge.recipe import RECIPE
 
 

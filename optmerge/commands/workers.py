@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from optmerge.commands.assembly import Assembly
+from optmerge.commands.study_folder import RESULT
 from optmerge.errors import OptmergeError
 from optmerge.registered import added_files
 from optmerge.study.charter import OpenStudy
@@ -17,7 +18,6 @@ from optmerge.study.launchers.launcher import Crew, Job
 from optmerge.tracking import Tracker
 
 _PAUSE = 1.0  # seconds between two looks
-RESULT = "result.json"
 CODE_FOLDER = "include_path"  # a setting of tasks
 
 
