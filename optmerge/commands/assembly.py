@@ -22,6 +22,7 @@ from optmerge.models import (
     Fit,
     check_finite,
     check_fit,
+    commit_of,
     companions,
     missing,
     open_checkpoints,
@@ -364,7 +365,7 @@ def _nodes(
         return CheckpointNode(
             location=_location(source.path),
             weights_sha256=scans[alias].weights_sha256,
-            revision=_commit((adapter.weights if adapter else checkpoint).folder) or source.revision,
+            revision=commit_of((adapter.weights if adapter else checkpoint).folder) or source.revision,
             over=node(adapter.base.alias) if adapter else None,
             tokens_sha256=tokens_sha256(checkpoint) if fit.alignment else None,
             licence=licences[alias].text if licences[alias].found else None,
@@ -377,11 +378,6 @@ def _adapter_notices(config: Config, checkpoints: Mapping[str, Checkpoint]) -> l
     adapters = [checkpoint for checkpoint in checkpoints.values() if isinstance(checkpoint, Adapter)]
     notices = [adapter.notice(config.models.sources[adapter.base.alias].path) for adapter in adapters]
     return [notice for notice in notices if notice]
-
-
-def _commit(folder: Path) -> str | None:
-    """The commit that a folder of the hub's cache holds: a branch may have moved on when the recipe is rebuilt."""
-    return folder.name if folder.parent.name == "snapshots" else None
 
 
 def _location(path: str) -> str:

@@ -17,6 +17,7 @@ from optmerge.models import (
     Fit,
     check_finite,
     check_fit,
+    commit_of,
     missing,
     open_checkpoints,
     resolve,
@@ -179,18 +180,13 @@ def _nodes(sources: _Sources, fit: Fit, report: Callable[[str], Callable[[int, i
         return CheckpointNode(
             location=str(folder.absolute()) if folder.is_dir() else location,
             weights_sha256=scans[alias].weights_sha256,
-            revision=None if folder.is_dir() else _commit(resolve(location, revision)) or revision,
+            revision=None if folder.is_dir() else commit_of(resolve(location, revision)) or revision,
             over=None if below is None else node(below),
             tokens_sha256=tokens_sha256(checkpoint) if fit.alignment else None,
             licence=said.text if said.found else None,
         )
 
     return {alias: node(alias) for alias in sorted(sources.aliases.values())}
-
-
-def _commit(folder: Path) -> str | None:
-    """The commit that a folder of the hub's cache holds."""
-    return folder.name if folder.parent.name == "snapshots" else None
 
 
 def _choice_notices(configuration: Configuration, resolved: Resolved, fit: Fit, tokenizer: str) -> list[str]:

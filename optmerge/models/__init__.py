@@ -9,7 +9,7 @@ from optmerge.models.companions import Companions, companions
 from optmerge.models.convert import convert
 from optmerge.models.fit import Fit, check_complete, check_fit
 from optmerge.models.hashing import WeightsHash, weights_sha256
-from optmerge.models.resolve import missing, resolve
+from optmerge.models.resolve import commit_of, missing, resolve
 from optmerge.models.scan import Scan, check_finite, default_cache, scan
 from optmerge.models.staging import check_room
 from optmerge.models.vocabulary import tokens_sha256
@@ -31,6 +31,7 @@ __all__ = [
     "default_cache",
     "missing",
     "open_checkpoints",
+    "commit_of",
     "resolve",
     "scan",
     "tokens_sha256",

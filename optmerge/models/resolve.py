@@ -36,6 +36,11 @@ def resolve(location: str, revision: str | None, *, alias: str | None = None, we
     return _cached(location, revision, weights) or _download(location, revision, weights, offline=False)
 
 
+def commit_of(folder: Path) -> str | None:
+    """The commit that a folder of the hub's cache holds: a branch may have moved on when a recipe is rebuilt."""
+    return folder.name if folder.parent.name == "snapshots" else None
+
+
 def missing(location: str, revision: str | None, *, alias: str | None = None, weights: str = SAFETENSORS) -> str | None:
     """What stands in the way of resolving a checkpoint, in one line; None if nothing does.
 

@@ -98,7 +98,7 @@ def test_word_that_is_neither_command_nor_setting_is_refused(refuse: Refuse) -> 
         (["search", "--moon"], "--moon"),
         (["rebuild", "--moon", "recipe.yaml"], "--moon"),
         (["convert", "--moon", "a", "b"], "--moon"),
-        (["rebuild"], "recipe"),
+        (["rebuild"], "RECIPE and OUT are missing"),
         (["rebuild", "recipe.yaml"], "rebuild RECIPE OUT"),
         (["convert", "a"], "out"),
     ],

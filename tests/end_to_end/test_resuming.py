@@ -83,6 +83,16 @@ def wait_for_third_trial(process: subprocess.Popen[str], database: Path) -> None
 
 
 @pytest.fixture(scope="module")
+def whole(small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Search:
+    """The same search, which nobody stopped."""
+    cwd = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        assert run([*small, f"study.trials={BUDGET}", "engine.batch_size=1", "pruner=none"]) == 0
+    return Search(cwd, (), "")
+
+
+@pytest.fixture(scope="module")
 def killed(stop: Callable[[signal.Signals], Stopped]) -> Stopped:
     return stop(signal.SIGKILL)
 
@@ -114,11 +124,9 @@ def test_genome_that_ran_when_the_search_was_killed_is_run_again(killed: Stopped
 
 @pytest.mark.parametrize("sent", ["killed", "interrupted"])
 def test_search_that_was_stopped_finds_what_it_would_have_found_otherwise(
-    request: pytest.FixtureRequest, sent: str, small: list[str], here: Path
+    request: pytest.FixtureRequest, sent: str, whole: Search
 ) -> None:
     stopped: Stopped = request.getfixturevalue(sent)
-    assert run([*small, f"study.trials={BUDGET}", "engine.batch_size=1", "pruner=none"]) == 0
-    whole = Search(here, (), "")
     assert values(counted(stopped.search.trials())) == values(whole.trials())
     assert stopped.search.result()["winner"] == {**whole.result()["winner"], "trial": stopped.winner()}
 

@@ -104,7 +104,7 @@ def test_address_is_in_no_file_that_others_can_read(here: Path) -> None:
 
 def test_what_a_worker_refuses_is_refused(here: Path) -> None:
     job = Job("missing", "sqlite:///studies/studies.db", [], here / "studies" / "missing")
-    with started(job) as crew, pytest.raises(UsageError, match="worker 0: .*missing"):
+    with started(job) as crew, pytest.raises(UsageError, match="worker 0: .*no such file"):
         wait_for(lambda: crew.look() == 0)
 
 
