@@ -64,6 +64,12 @@ def source_sha256(module: ModuleType) -> str | None:
     return hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
 
 
+def version_of(module: ModuleType) -> dict[str, str]:
+    """The same as a fact that can be told and compared: empty for our own modules."""
+    sha256 = source_sha256(module)
+    return {} if sha256 is None else {"plugin": sha256}
+
+
 def names(package: str) -> list[str]:
     """The names of all things registered in a package such as `optmerge.merge.methods`."""
     ours = [name for name in _modules(package) if _registers(importlib.import_module(f"{package}.{name}"))]

@@ -33,7 +33,7 @@ from optmerge.models import (
 from optmerge.models.layers import depth, layer_of
 from optmerge.models.licences import Declared
 from optmerge.recipe import RECIPE, CheckpointNode, Node, PathNode, load_recipe, node_sha256
-from optmerge.registered import find, source_sha256
+from optmerge.registered import find, version_of
 from optmerge.space import (
     By,
     Grouping,
@@ -171,7 +171,7 @@ def find_plugins(config: Config) -> Plugins:
     launcher_module, launcher_options = options_of("launcher", config.launcher, "optmerge.study.launchers")
     return Plugins(
         task=task,
-        task_version={"plugin": sha256} if (sha256 := source_sha256(task_module)) else {},
+        task_version=version_of(task_module),
         engine=(engine_module, engine_options),
         sampler=sampler,
         pruner=pruner_module.build(pruner_options),

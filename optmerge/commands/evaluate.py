@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console
@@ -14,7 +15,7 @@ from rich.table import Table
 from optmerge.commands.words import sorted_out, with_own_configs
 from optmerge.config import Config, compose_config, options_of
 from optmerge.errors import OptmergeError, UsageError
-from optmerge.registered import source_sha256
+from optmerge.registered import version_of
 from optmerge.tasks import SORTING, SPLITS, Problem, Split, Task
 
 if TYPE_CHECKING:
@@ -68,7 +69,6 @@ def evaluate(
     from optmerge.commands.search import quiet_libraries
     from optmerge.study.interval import bootstrap
     from optmerge.study.judged import problem_set
-    from optmerge.study.touched import touch
 
     quiet_libraries()
     name: Split | None = next((known for known in SPLITS if known == split), None)
@@ -79,13 +79,14 @@ def evaluate(
     if json_path is not None and not json_path.absolute().parent.is_dir():
         raise UsageError(f"json={json_path}: there is no folder {json_path.absolute().parent}")
     config = compose_config(overrides)
-    _refuse_missing(model, config)
+    engine_module, engine_options = options_of("engine", config.engine, "optmerge.engines")
+    _refuse_missing(model, engine_module)
     module, options = options_of("task", config.task, "optmerge.tasks")
     task: Task = module.build(options)
     problems = task.problems(name)
     if not problems:
         raise UsageError(f"task.{name} is empty: there is nothing to score")
-    engine, identity = _opened(model, config, locations, console)
+    engine, identity = _opened(model, engine_module, engine_options, config, locations, console)
     began = time.monotonic()
     responses = _responses(engine, task, problems, console)
     seconds = time.monotonic() - began
@@ -105,7 +106,8 @@ def evaluate(
         table.add_row(metric, shown(score.score), f"{shown(score.low)} to {shown(score.high)}")
     console.print(table)
     tokens = sum(response.tokens for response in responses)
-    facts = {**task.facts, **({"plugin": sha256} if (sha256 := source_sha256(module)) else {})}
+    version = version_of(module)
+    facts = {**task.facts, **version}
     with_what = "".join(f"; {fact}: {value}" for fact, value in facts.items())
     console.print(
         f"{len(problems)} problems, {tokens} tokens in {seconds:.1f} s{with_what}", highlight=False, soft_wrap=True
@@ -125,24 +127,27 @@ def evaluate(
         write_atomically(json_path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
         console.print(f"{json_path}: every problem's response and scores", highlight=False, soft_wrap=True)
     if name == "test":
-        version = {"plugin": sha256} if (sha256 := source_sha256(module)) else {}
         tests = problem_set(task, name, str(config.task["name"]), version).sha256
-        try:
-            models = touch(Path(config.study.folder), tests, [identity()], "evaluate")
-            told = "1 model has" if models == 1 else f"{models} different models have"
-            told += " answered these test problems so far: the more there are, the less the best test score says."
-        except OSError as error:  # what was answered is told all the same
-            told = (
-                f"That test problems were touched could not be counted in study.folder={config.study.folder}: {error}"
-            )
+        told = _counted(Path(config.study.folder), tests, identity)
         console.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
-def _refuse_missing(model: str, config: Config) -> None:
+def _counted(studies: Path, problems_sha256: str, identity: Callable[[], str]) -> str:
+    """Count a model that has answered test problems, and say how many there are."""
+    from optmerge.study.touched import touch
+
+    try:
+        models = touch(studies, problems_sha256, [identity()], "evaluate")
+    except OSError as error:  # what was answered is told all the same
+        return f"That test problems were touched could not be counted in study.folder={studies}: {error}"
+    told = "1 model has" if models == 1 else f"{models} different models have"
+    return f"{told} answered these test problems so far: the more there are, the less the best test score says."
+
+
+def _refuse_missing(model: str, module: ModuleType) -> None:
     """Check that the model is there before anything else is read or asked for."""
     from optmerge.models.resolve import missing
 
-    module, _ = options_of("engine", config.engine, "optmerge.engines")
     if getattr(module, "NEEDS", "weights") == "nothing":
         return
     if Path(model).suffix in (".yaml", ".yml"):
@@ -153,7 +158,7 @@ def _refuse_missing(model: str, config: Config) -> None:
 
 
 def _opened(
-    model: str, config: Config, locations: Mapping[str, str], console: Console
+    model: str, module: ModuleType, options: Any, config: Config, locations: Mapping[str, str], console: Console
 ) -> "tuple[Engine, Callable[[], str]]":
     """An engine that answers as the model, and what finds the hash that the model is counted by."""
     from optmerge.commands.rebuild import open_sources
@@ -162,7 +167,6 @@ def _opened(
     from optmerge.recipe import load_recipe
     from optmerge.tasks.task import sha256_of
 
-    module, options = options_of("engine", config.engine, "optmerge.engines")
     if getattr(module, "NEEDS", "weights") == "nothing":
         options.model = model
         server: Engine = module.build(options, None, config.models.dtype)

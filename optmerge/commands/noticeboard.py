@@ -120,8 +120,11 @@ class Noticeboard:
 
         with harmless():
             database = open_storage(self._opened.database.url, patience=_AT_THE_END, create=False)
-            opened = open_study(database, self._opened.study.study_name)
-            post_note(opened, self._folder, self._assembly.config.storage.url)
+            try:
+                opened = open_study(database, self._opened.study.study_name)
+                post_note(opened, self._folder, self._assembly.config.storage.url)
+            finally:
+                database.engine.dispose()
 
     def end(self, pictures: Sequence[tuple[Path, str]]) -> None:
         """Attach all that a study has when it has ended: the pictures of its report, with what each shows, and more."""
